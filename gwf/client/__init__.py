@@ -1,0 +1,82 @@
+"""Open the door to gwf: one verb is one transaction, an answer is an object or a DataFrame.
+
+A plural noun gives a DataFrame (``wf.jobs()``), a singular one an object (``wf.job(7)``).
+Every verb takes an id or an object, an ``operator``, and an ``idempotency_key`` that makes the
+repeat of the call safe.
+One file per noun, as in the engine; ``door`` is what they share.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import URL
+
+from gwf.client.definitions import Definitions
+from gwf.client.handles import JobTask
+from gwf.client.job import Job, JobContext
+from gwf.client.job_tasks import JobTasks
+from gwf.client.jobs import Jobs
+from gwf.client.objects import Flow, Task
+from gwf.client.people import Users
+from gwf.client.steps import Group, Step
+from gwf.client.tables import Tables
+from gwf.database import Clock, Database, open_database
+from gwf.limits import checked_operator
+from gwf.migrate import prepare
+
+__all__ = ["Client", "Flow", "Group", "Job", "JobContext", "JobTask", "Step", "Task", "connect"]
+
+
+def connect(
+    url: str | URL | None = None,
+    *,
+    user: int | str | None = None,
+    clock: Clock | None = None,
+) -> Client:
+    """Connect to a database and make sure that it has the schema of this version.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///gwf.db``, ``mysql+pymysql://user:password@host:3306/name`` or an ``sqlalchemy.URL``;
+        by default ``GWF_DATABASE_URL``, else the published ``DB_*`` variables, else
+        ``sqlite:///gwf.db``.
+    user
+        Who acts where a verb is given no ``operator``: a number, or a name of the directory.
+    clock
+        A function that returns aware datetimes, in place of the database's clock.
+
+    Raises
+    ------
+    Invalid
+        The URL cannot be read.
+    DatabaseUnavailable, DatabaseMismatch
+        The database cannot be reached, or holds other tables; the message says what to do.
+    """
+    db = open_database(url, clock=clock)
+    prepare(db)
+    return Client(db, user=user)
+
+
+class Client(Definitions, Jobs, JobTasks, Tables):
+    """Run the verbs on one database and read its tables; made by ``gwf.connect``."""
+
+    def __init__(self, database: Database, *, user: int | str | None = None) -> None:
+        self.database = database
+        self.user = checked_operator(user)
+        self.users = Users(database)
+
+    def __repr__(self) -> str:
+        """Return where the database is, without its password."""
+        return f"Client({self.database.label!r})"
+
+    def __enter__(self) -> Client:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        self.database.close()

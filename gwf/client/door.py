@@ -1,0 +1,126 @@
+"""Make each call of the client: who calls, on what, in which transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
+
+from gwf.client.handles import JobTask
+from gwf.client.objects import Flow, Task
+from gwf.client.job import Job
+from gwf.client.steps import StepLike, TaskLike
+from gwf.database import Database, read, write
+from gwf.engine import definitions
+from gwf.errors import Invalid
+from gwf.limits import checked_choice, checked_id, checked_operator, checked_whole
+from gwf.model import Call, JobRecord
+
+Answer = TypeVar("Answer")
+Operator = int | str | None
+Instant = datetime | date | str | None
+JobLike = Job | int
+JobTaskLike = JobTask | int
+FlowLike = Flow | int | str
+
+
+class Door:
+    """Hold the database and the caller; each verb of the client goes through here."""
+
+    database: Database
+    user: int | str | None
+
+    def _call(self, operator: Operator, **rest: Any) -> Call:
+        who = checked_operator(operator)
+        return Call(operator=self.user if who is None else who, **rest)
+
+    def _job_verb(
+        self,
+        verb: Callable[..., JobRecord],
+        job: JobLike,
+        operator: Operator,
+        idempotency_key: str | None,
+        **arguments: Any,
+    ) -> Job:
+        job_id = id_of("job", job)
+        call = self._call(operator, idempotency_key=idempotency_key)
+        return Job(self, self._write(lambda conn: verb(conn, job_id, call, **arguments)))
+
+    def _task_verb(
+        self,
+        verb: Callable[..., Any],
+        task: JobTaskLike,
+        operator: Operator,
+        attempt: int | None,
+        idempotency_key: str | None,
+        **arguments: Any,
+    ) -> JobTask:
+        job_task_id = id_of("job task", task)
+        call = self._call(operator, attempt=attempt_of(task, attempt), idempotency_key=idempotency_key)
+        return JobTask(self, self._write(lambda conn: verb(conn, job_task_id, call, **arguments)))
+
+    def _task_id(self, conn: Connection, which: TaskLike) -> int:
+        if isinstance(which, Task):
+            return which.id
+        if isinstance(which, str):
+            return definitions.find_task(conn, which).id
+        return checked_id("task id", which)
+
+    def _flow_id(self, conn: Connection, which: FlowLike) -> int:
+        if isinstance(which, Flow):
+            return which.id
+        if isinstance(which, str):
+            return definitions.find_flows(conn, which)[0].id
+        return checked_id("flow id", which)
+
+    def _flow_ids(self, conn: Connection, which: FlowLike) -> list[int]:
+        """Return the ids that a filter means: a name stands for all versions."""
+        if isinstance(which, str):
+            return [flow.id for flow in definitions.find_flows(conn, which)]
+        return [self._flow_id(conn, which)]
+
+    def _read(self, work: Callable[[Connection], Answer]) -> Answer:
+        return read(self.database, work)
+
+    def _write(self, work: Callable[[Connection], Answer]) -> Answer:
+        return write(self.database, work)
+
+
+def id_of(what: str, which: object) -> int:
+    """Return the id of an object, or the id itself."""
+    if isinstance(which, (Job, JobTask)):
+        return which.id
+    return checked_id(f"{what} id", which)
+
+
+def attempt_of(task: JobTaskLike, attempt: int | None) -> int | None:
+    """Return the attempt that is addressed: the one given, or the one the object was read with."""
+    if attempt is not None:
+        return checked_whole("attempt", attempt, lowest=1, highest=2**31 - 1)
+    return task.attempt if isinstance(task, JobTask) else None
+
+
+def known_fields(
+    fields: dict[str, Any], known: Sequence[str], column_names: dict[str, str]
+) -> dict[str, Any]:
+    """Return the fields under the names of their columns, refusing unknown ones."""
+    for name in fields:
+        if name not in known:
+            raise Invalid("field", name, expected=f"one of {', '.join(known)}")
+    return {column_names.get(name, name): value for name, value in fields.items()}
+
+
+def choices(what: str, value: str | Sequence[str] | None, allowed: type[Any]) -> list[str] | None:
+    """Return a filter as a list of allowed values."""
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) else list(value)
+    return [checked_choice(what, one, allowed) for one in values]
+
+
+def listed(steps: Iterable[StepLike]) -> Any:
+    """Return steps as a list that can be read more than once, leaving what is none to be refused."""
+    is_list = isinstance(steps, Iterable) and not isinstance(steps, (str, bytes, Task))
+    return list(steps) if is_list else steps

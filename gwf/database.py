@@ -1,0 +1,407 @@
+"""Open a database and run work in one transaction, with every failure translated.
+
+Why no ``pool_pre_ping`` and no rollback on return: each costs a round trip per verb. A connection
+that died in the pool is found by the first statement; the work is then done again on a new one, as
+nothing was committed. Every transaction here ends by its own commit or rollback.
+
+Why pysqlite's own transactions are off: it opens them late and never as IMMEDIATE, so two threads
+both win a claim, and a failed migration stays half applied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+
+import pymysql
+import sqlalchemy as sa
+from pymysql.constants import CLIENT, CR, ER
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import StaticPool
+
+from gwf.errors import DatabaseUnavailable, GwfError, Invalid, OutcomeUnknown
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Clock = Callable[[], datetime]
+
+#: Deadlocks, lock waits and a busy SQLite are tried this often in all (rule T2).
+MAX_TRIES = 12
+
+EMBEDDED_DEFAULT = "sqlite:///gwf.db"
+
+_LOST = frozenset(
+    {
+        CR.CR_SERVER_GONE_ERROR,
+        CR.CR_SERVER_LOST,
+        CR.CR_CONN_HOST_ERROR,
+        ER.SERVER_SHUTDOWN,
+        1927,  # MariaDB: the connection was killed
+        4031,  # MySQL: disconnected by the server because of inactivity
+        0,  # PyMySQL: the connection was closed on our side
+    }
+)
+_CONTENDED = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT})
+
+
+@dataclass(slots=True)
+class Database:
+    """Hold an engine and what is known of its server; the repr shows no password."""
+
+    engine: Engine = field(repr=False)
+    label: str
+    #: Serialises the one connection of a database in memory; free for all others.
+    guard: contextlib.AbstractContextManager[Any] = field(
+        default_factory=contextlib.nullcontext, repr=False
+    )
+    process: int = field(default_factory=os.getpid, repr=False)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Say whether this is the embedded database."""
+        return self.engine.dialect.name == "sqlite"
+
+    def close(self) -> None:
+        """Close every pooled connection; the next use opens new ones."""
+        self.engine.dispose()
+
+
+def database_url(environment: Mapping[str, str]) -> sa.URL:
+    """Return where the environment says the database is.
+
+    ``GWF_DATABASE_URL``, else the published ``DB_HOST DB_PORT DB_USER DB_PASSWORD DB_NAME
+    DB_CHARSET`` when one of them is set, else ``sqlite:///gwf.db``.
+    """
+    url = environment.get("GWF_DATABASE_URL")
+    if url:
+        return _parsed(url)
+    if not any(name.startswith("DB_") and name in _PUBLISHED for name in environment):
+        return _parsed(EMBEDDED_DEFAULT)
+    settings = {name: environment.get(name, default) for name, default in _PUBLISHED.items()}
+    if not settings["DB_PORT"].isdigit():
+        raise Invalid("DB_PORT", settings["DB_PORT"], expected="the number of a port")
+    return sa.URL.create(
+        "mysql+pymysql",
+        username=settings["DB_USER"],
+        password=settings["DB_PASSWORD"] or None,
+        host=settings["DB_HOST"],
+        port=int(settings["DB_PORT"]),
+        database=settings["DB_NAME"],
+        query={"charset": settings["DB_CHARSET"]},
+    )
+
+
+_PUBLISHED = {
+    "DB_HOST": "localhost",
+    "DB_PORT": "3306",
+    "DB_USER": "root",
+    "DB_PASSWORD": "",
+    "DB_NAME": "workflow",
+    "DB_CHARSET": "utf8mb4",
+}
+
+
+def open_database(url: str | sa.URL | None = None, *, clock: Clock | None = None) -> Database:
+    """Open the database at this URL; nothing is connected before the first use.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///file.db``, ``sqlite://`` (in memory), ``mysql+pymysql://user:password@host/name``
+        or ``mariadb+pymysql://…``; by default what the environment says.
+    clock
+        A function that returns an aware datetime, in place of the database's clock.
+
+    Raises
+    ------
+    Invalid
+        The URL cannot be read, or its database is none of the three.
+    """
+    parsed = _parsed(url) if url is not None else database_url(os.environ)
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        return _open_sqlite(parsed, clock)
+    if kind in ("mysql", "mariadb"):
+        return _open_server(parsed.set(drivername=f"{kind}+pymysql"), clock)
+    raise Invalid("database", kind, expected="sqlite, mysql or mariadb")
+
+
+def read(db: Database, work: Callable[[Connection], Answer]) -> Answer:
+    """Run work that only reads, in a transaction that ends without a commit."""
+    return _run(db, work, writing=False)
+
+
+def write(db: Database, work: Callable[[Connection], Answer]) -> Answer:
+    """Run work in one transaction and commit it once.
+
+    The work runs again after a deadlock, a lock wait or a busy SQLite (at most 12 times in all) and
+    once after a connection that was lost before the commit; it must have no effect but on ``conn``.
+
+    Raises
+    ------
+    OutcomeUnknown
+        The connection broke while the commit was under way.
+    DatabaseUnavailable
+        The database is away, refuses us, or stays busy.
+    """
+    return _run(db, work, writing=True)
+
+
+def _run(db: Database, work: Callable[[Connection], Answer], *, writing: bool) -> Answer:
+    reconnected = False
+    for tries in range(1, MAX_TRIES + 1):
+        try:
+            with db.guard, _transaction(db, writing=writing) as conn:
+                return work(conn)
+        except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as error:
+            if is_contended(error) and tries < MAX_TRIES:
+                pause = random.uniform(0.2, 1.0) * min(0.002 * 2**tries, 0.5)  # noqa: S311 - jitter is no secret
+                logger.info("contended, trying again", extra={"tries": tries})
+                time.sleep(pause)
+            elif is_lost(error) and not reconnected:
+                reconnected = True
+                db.engine.dispose()
+            else:
+                raise_translated(db, error)
+    raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
+
+
+@contextlib.contextmanager
+def _transaction(db: Database, *, writing: bool) -> Iterator[Connection]:
+    if db.process != os.getpid():
+        db.engine.dispose(close=False)  # the sockets belong to the process that we were forked from
+        db.process = os.getpid()
+    with db.engine.connect() as plain:
+        conn = plain.execution_options(gwf_writing=writing)
+        transaction = conn.begin()
+        try:
+            yield conn
+        except BaseException as error:
+            if isinstance(error, GwfError) and error.logged:
+                _commit(db, conn, transaction)  # the refusal itself is kept, nothing else was written
+            else:
+                _give_up(conn, transaction, error)
+            raise
+        if writing:
+            _commit(db, conn, transaction)
+        else:
+            transaction.rollback()
+
+
+def _commit(db: Database, conn: Connection, transaction: sa.RootTransaction) -> None:
+    try:
+        transaction.commit()
+    except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as error:
+        if is_lost(error):
+            conn.invalidate(error)
+            db.engine.dispose()
+            raise OutcomeUnknown(db.label, reason=_message(error)) from error
+        _give_up(conn, transaction, error)
+        raise
+
+
+def _give_up(conn: Connection, transaction: sa.RootTransaction, error: BaseException) -> None:
+    """Undo what was done, or drop the connection where that cannot be done."""
+    if is_lost(error):
+        conn.invalidate(error)
+        return
+    try:
+        transaction.rollback()
+    except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as failure:
+        conn.invalidate(failure)
+
+
+def is_contended(error: BaseException) -> bool:
+    """Say whether another transaction was in the way, so that trying again may work."""
+    driver = _driver_error(error)
+    if isinstance(driver, pymysql.err.Error):
+        return _code(driver) in _CONTENDED
+    return isinstance(driver, sqlite3.OperationalError) and _sqlite_code(driver) in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    )
+
+
+def is_lost(error: BaseException) -> bool:
+    """Say whether the connection to the server is gone."""
+    driver = _driver_error(error)
+    if isinstance(driver, pymysql.err.InterfaceError):
+        return True
+    return isinstance(driver, pymysql.err.OperationalError) and _code(driver) in _LOST
+
+
+def raise_translated(db: Database, error: BaseException) -> NoReturn:
+    """Raise the error of the tree that says what is wrong with the database and what to do.
+
+    A failure that no user can have caused, such as wrong SQL, is raised as it is.
+    """
+    driver = _driver_error(error)
+    code = _code(driver) if isinstance(driver, pymysql.err.Error) else _sqlite_code(driver)
+    known = _SQLITE_ADVICE if db.is_sqlite else _SERVER_ADVICE
+    if code in known:
+        reason, advice = known[code]
+    elif isinstance(driver, (pymysql.err.OperationalError, pymysql.err.InterfaceError)):
+        reason, advice = _message(error), "see the log of the server"
+    else:
+        raise error
+    raise DatabaseUnavailable(db.label, reason=reason, advice=advice) from error
+
+
+_SERVER_ADVICE: dict[int | None, tuple[str, str]] = {
+    ER.ACCESS_DENIED_ERROR: (
+        "the server refuses this user or password",
+        "check both in the URL or in DB_USER and DB_PASSWORD",
+    ),
+    ER.DBACCESS_DENIED_ERROR: (
+        "this user has no rights on the database",
+        "grant them: GRANT ALL ON <database>.* TO <user>",
+    ),
+    ER.TABLEACCESS_DENIED_ERROR: (
+        "this user may not do that to a table",
+        "grant SELECT, INSERT, UPDATE, DELETE; a migration needs CREATE, ALTER, DROP, INDEX too",
+    ),
+    ER.BAD_DB_ERROR: (
+        "the server has no database of this name",
+        "create it: CREATE DATABASE <name> CHARACTER SET utf8mb4",
+    ),
+    CR.CR_CONN_HOST_ERROR: (
+        "nothing answers there",
+        "check host and port, and that the server runs",
+    ),
+    CR.CR_SERVER_LOST: ("the connection was lost", "try again when the server is back"),
+    CR.CR_SERVER_GONE_ERROR: ("the connection was lost", "try again when the server is back"),
+    ER.OPTION_PREVENTS_STATEMENT: ("the server is read-only", "connect to the primary server"),
+    ER.LOCK_WAIT_TIMEOUT: ("another transaction holds the lock", "end that one, then try again"),
+    ER.LOCK_DEADLOCK: ("transactions keep colliding", "try again"),
+}
+
+_SQLITE_ADVICE: dict[int | None, tuple[str, str]] = {
+    sqlite3.SQLITE_CANTOPEN: (
+        "the file cannot be opened",
+        "check that its folder exists and that you may write there",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "the file is read-only",
+        "make the file and its folder writable, or copy it",
+    ),
+    sqlite3.SQLITE_NOTADB: ("the file is no SQLite database", "name another file"),
+    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore it from a copy"),
+    sqlite3.SQLITE_BUSY: (
+        "another process holds the database",
+        "end its transaction, then try again",
+    ),
+    sqlite3.SQLITE_FULL: ("the disk is full", "make room, then try again"),
+}
+
+
+def utc_now() -> datetime:
+    """Return the time of this process's clock, which is also that of an embedded database."""
+    return datetime.now(UTC)
+
+
+def _parsed(url: str | sa.URL) -> sa.URL:
+    try:
+        return sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise Invalid(
+            "database URL",
+            "(not shown, it may hold a password)",
+            expected="like sqlite:///gwf.db or mysql+pymysql://user:password@host:3306/name; "
+            "write @ / : % # of a password as %40 %2F %3A %25 %23, or use DB_PASSWORD",
+        ) from error
+
+
+def _open_sqlite(url: sa.URL, clock: Clock | None) -> Database:
+    in_memory = url.database in (None, "", ":memory:")
+    options: dict[str, Any] = {"connect_args": {"timeout": 30, "check_same_thread": False}}
+    if in_memory:
+        options["poolclass"] = StaticPool
+    engine = sa.create_engine(url, pool_reset_on_return=None, **_json(), **options)
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+        record.info["gwf_clock"] = clock or utc_now
+        for pragma in ("busy_timeout = 30000", "foreign_keys = ON", "synchronous = FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+        if not in_memory:
+            connection.execute("PRAGMA journal_mode = WAL")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(conn: Connection) -> None:
+        writing = conn.get_execution_options().get("gwf_writing", True)
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    label = url.render_as_string(hide_password=True)
+    return Database(engine, label, threading.RLock() if in_memory else contextlib.nullcontext())
+
+
+def _open_server(url: sa.URL, clock: Clock | None) -> Database:
+    if not url.database:
+        raise Invalid("database URL", url.render_as_string(), expected="name the database: …/name")
+    if "charset" not in url.query:
+        url = url.update_query_dict({"charset": "utf8mb4"})
+    engine = sa.create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_reset_on_return=None,
+        pool_recycle=1800,
+        connect_args={"connect_timeout": 10},
+        **_json(),
+    )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def complete(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        options["client_flag"] = options.get("client_flag", 0) | CLIENT.MULTI_STATEMENTS
+        if isinstance(options.get("password"), str):
+            options["password"] = options["password"].encode()  # PyMySQL alone knows only Latin-1
+
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        record.info["gwf_clock"] = clock
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET time_zone = '+00:00', innodb_lock_wait_timeout = 20, "
+                "sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')"
+            )
+
+    return Database(engine, url.render_as_string(hide_password=True))
+
+
+def _json() -> dict[str, Any]:
+    def dumps(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    return {"json_serializer": dumps, "json_deserializer": json.loads}
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        return error.orig
+    return error
+
+
+def _code(error: BaseException) -> int | None:
+    code = error.args[0] if error.args else None
+    return code if isinstance(code, int) else None
+
+
+def _sqlite_code(error: BaseException) -> int | None:
+    extended = getattr(error, "sqlite_errorcode", None)
+    return None if extended is None else extended & 0xFF
+
+
+def _message(error: BaseException) -> str:
+    driver = _driver_error(error)
+    return str(driver.args[-1] if driver.args else driver)

@@ -1,0 +1,248 @@
+"""Decide what becomes due next, inside the transaction of the verb that made room for it.
+
+A group (the tasks of equal sequence) ends when each member is completed or skipped, or when as many
+completed as its ``join_count`` asks for; members that are then still open are cancelled: they end
+as ``skipped`` with the code ``cancelled``, so that "every lower task is completed or skipped"
+(rule P1) stays literally true and a lost race is no failure of the job.
+Then the next group that is not finished becomes due: its conditions are evaluated once (rule C3),
+in this same transaction, and a group that is skipped as a whole makes way for the one after it.
+
+Where a condition is logged: a false or failed one on the row that skips or fails its task; a true
+one changes no status, so it stands under ``conditions`` on the row of the verb that evaluated it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gwf import conditions
+from gwf.engine.context import context_values
+from gwf.engine.state import JobState
+from gwf.model import Action, JobStatus, JobTaskRecord, JobTaskStatus, microseconds
+
+#: Inputs of a condition are logged up to this size; beyond it the log says how large they were.
+MAX_LOGGED_INPUTS = 20_000
+
+CANCELLED = "cancelled"
+CONDITION_FALSE = "condition_false"
+CONDITION_ERROR = "condition_error"
+SKIPPED_RESULT = {"status": "skipped"}
+
+def advance(state: JobState) -> None:
+    """Go on from the current group, if it has ended and the job is running."""
+    if state.job.status != JobStatus.RUNNING:
+        return
+    group = [task for task in state.tasks.values() if task.sequence == state.job.current_task_seq]
+    if has_ended(group):
+        _cancel_open(state, group)
+        enter_next(state)
+    elif _is_stuck(group):
+        names = ", ".join(task.label for task in group if task.status == JobTaskStatus.FAILED)
+        fail_job(state, f"still failed: {names}")
+
+
+def enter_next(state: JobState) -> None:
+    """Make the next group due that is not finished, or complete the job."""
+    while True:
+        members = _next_group(state)
+        if not members:
+            _complete_job(state)
+            return
+        state.touch_job(current_task_seq=members[0].sequence)
+        make_due(state, members)
+        group = [state.tasks[task.id] for task in members]
+        if any(task.status == JobTaskStatus.FAILED for task in group):
+            fail_job(state, "a condition could not be met")
+            return
+        if not has_ended(group):
+            return
+        _cancel_open(state, group)
+
+
+def make_due(state: JobState, members: Sequence[JobTaskRecord]) -> None:
+    """Evaluate the conditions of these tasks and let those pass that may start."""
+    for task in members:
+        if task.status == JobTaskStatus.ROLLED_BACK:
+            task = state.change_task(
+                task, Action.REOPEN, message="due again", status=JobTaskStatus.PENDING
+            )
+        if task.status != JobTaskStatus.PENDING:
+            continue
+        if task.condition_config:
+            _decide(state, task)
+        else:
+            state.touch_task(task, ready_at=state.now)
+
+
+def has_ended(group: Sequence[JobTaskRecord]) -> bool:
+    """Say whether the group no longer holds up the job (rule P2)."""
+    if all(task.is_finished for task in group):
+        return True
+    wanted = group[0].join_count
+    if wanted is None:
+        return False
+    return sum(task.status == JobTaskStatus.COMPLETED for task in group) >= wanted
+
+
+def fail_job(state: JobState, message: str) -> None:
+    """Let the job fail and end its span of time."""
+    state.change_job(
+        Action.FAIL,
+        message=message,
+        status=JobStatus.FAILED,
+        completed_at=state.now,
+    )
+
+
+def resume_clock(state: JobState) -> dict[str, Any]:
+    """Return the fields that open a new span of time of an ended job (rule R10)."""
+    job = state.job
+    if job.completed_at is None or job.resumed_at is None:
+        return {}
+    passed = microseconds(job.resumed_at, job.completed_at)
+    return {
+        "elapsed_us": job.elapsed_us + passed,
+        "resumed_at": state.now,
+        "completed_at": None,
+    }
+
+
+def _is_stuck(group: Sequence[JobTaskRecord]) -> bool:
+    statuses = {task.status for task in group}
+    return JobTaskStatus.FAILED in statuses and not statuses & {
+        JobTaskStatus.PENDING,
+        JobTaskStatus.RUNNING,
+        JobTaskStatus.ROLLED_BACK,
+    }
+
+
+def _next_group(state: JobState) -> list[JobTaskRecord]:
+    """Return all members of the lowest group that has not ended, reading on where needed."""
+    current = state.job.current_task_seq or 0
+    for _ in range(2):
+        later = [task for task in state.in_order() if task.sequence > current]
+        unfinished = [task.sequence for task in later if not task.is_finished]
+        if unfinished:
+            return [task for task in later if task.sequence == unfinished[0]]
+        state.load_all()
+    return []
+
+
+def _cancel_open(state: JobState, group: Sequence[JobTaskRecord]) -> None:
+    for task in group:
+        if not task.is_finished:
+            state.change_task(
+                task,
+                Action.CANCEL,
+                message="enough of its group completed",
+                status=JobTaskStatus.SKIPPED,
+                is_skipped=True,
+                result=SKIPPED_RESULT,
+                error_code=CANCELLED,
+                completed_at=state.now,
+            )
+
+
+def _complete_job(state: JobState) -> None:
+    state.change_job(
+        Action.COMPLETE,
+        status=JobStatus.COMPLETED,
+        current_task_seq=None,
+        completed_at=state.now,
+        paused_at=None,
+    )
+
+
+def _decide(state: JobState, task: JobTaskRecord) -> None:
+    """Evaluate the condition of a task, once, and act on it (rules C3 to C5)."""
+    config = task.condition_config
+    expression = config["condition"]
+    inputs = _inputs(state, task)
+    verdict = conditions.evaluate(expression, inputs)
+    record = {
+        "condition": expression,
+        "inputs": _logged(expression, inputs),
+        "value": verdict.value,
+    }
+    if verdict.error is not None:
+        record["error"] = verdict.error
+    if verdict.value:
+        state.touch_task(task, ready_at=state.now)
+        state.note_condition({"job_task_id": task.id, **record})
+    elif verdict.error is None and config.get("skip_if_false", True):
+        _skip_by_condition(state, task, record)
+    else:
+        _fail_by_condition(state, task, record)
+
+
+def _skip_by_condition(state: JobState, task: JobTaskRecord, record: dict[str, Any]) -> None:
+    state.change_task(
+        task,
+        Action.SKIP,
+        message="the condition is false",
+        metadata=record,
+        status=JobTaskStatus.SKIPPED,
+        is_skipped=True,
+        result=SKIPPED_RESULT,
+        ready_at=state.now,
+        completed_at=state.now,
+    )
+
+
+def _fail_by_condition(state: JobState, task: JobTaskRecord, record: dict[str, Any]) -> None:
+    error = record.get("error")
+    message = "the condition is false" if error is None else str(error)
+    state.change_task(
+        task,
+        Action.FAIL,
+        message=message,
+        metadata=record,
+        status=JobTaskStatus.FAILED,
+        error_code=CONDITION_FALSE if error is None else CONDITION_ERROR,
+        error_message=message,
+        ready_at=state.now,
+        completed_at=state.now,
+    )
+
+
+def _inputs(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
+    """Return the names that a condition may use (rule C2), as of this moment."""
+    tasks = state.load_all()
+    done = [other for other in tasks if other.status == JobTaskStatus.COMPLETED]
+    lower = [other.sequence for other in done if other.sequence < task.sequence]
+    previous: Any = None
+    if lower:
+        size = sum(other.sequence == max(lower) for other in tasks)
+        nearest = [other for other in done if other.sequence == max(lower)]
+        previous = (
+            nearest[0].result if size == 1 else {one.task_name: one.result for one in nearest}
+        )
+    return {
+        "previous_task_result": previous,
+        "results": {other.task_name: other.result for other in done},
+        "context": context_values(state.conn, state.job.id) | state.new_context,
+        "job": {
+            "id": state.job.id,
+            "name": state.job.job_name,
+            "flow": state.job.flow_name,
+            "version": state.job.flow_version,
+            "created_by": state.job.created_by,
+            "n_rollbacks": state.job.n_rollbacks,
+        },
+        "task": {
+            "id": task.id,
+            "name": task.task_name,
+            "type": task.task_type,
+            "sequence": task.sequence,
+            "attempt": task.attempt,
+            "config": task.config or {},
+        },
+    }
+
+
+def _logged(expression: str, inputs: Mapping[str, Any]) -> Any:
+    used = {name: inputs[name] for name in sorted(conditions.names_in(expression))}
+    size = len(json.dumps(used, ensure_ascii=False))
+    return used if size <= MAX_LOGGED_INPUTS else {"omitted_characters": size}

@@ -1,0 +1,179 @@
+"""Answer "why is it stuck?": what a job waits for, on whom, since when, and what is legal next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gwf import queries
+from gwf.engine.rows import clock_of, server_clock
+from gwf.engine.sendback import plan, tasks_of
+from gwf.errors import JobNotFound
+from gwf.model import (
+    JobRecord,
+    JobStatus,
+    JobTaskRecord,
+    JobTaskStatus,
+    Record,
+    TaskType,
+    legal_job_verbs,
+    legal_task_verbs,
+)
+from gwf.statements import Statement
+from gwf.tables import jobs
+
+_JOB = Statement(
+    sa.select(*queries.JOB_COLUMNS, server_clock().label("now")).where(
+        jobs.c.id == sa.bindparam("job_id")
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Record):
+    """Say what one open task of the current group waits for."""
+
+    job_task_id: int
+    task_name: str
+    sequence: int
+    status: str
+    attempt: int
+    on: str
+    since: datetime | None
+    waited_s: float | None
+    legal: tuple[str, ...]
+    allowed_targets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Record):
+    """Say why a job stands where it stands; ``str`` gives it in sentences."""
+
+    job_id: int
+    job_name: str
+    status: str
+    reason: str
+    legal: tuple[str, ...]
+    waiting: tuple[Waiting, ...]
+    as_of: datetime
+
+    def __str__(self) -> str:
+        """Return the reason, then a line for each task that the job waits for."""
+        lines = [f"Job {self.job_id} {self.job_name!r} is {self.status}: {self.reason}"]
+        for one in self.waiting:
+            age = "" if one.waited_s is None else f" for {_age(one.waited_s)}"
+            lines.append(
+                f"  {one.sequence}. {one.task_name} ({one.status}, attempt {one.attempt}) "
+                f"waits{age} {one.on}; legal: {', '.join(one.legal) or 'nothing'}"
+            )
+            if one.allowed_targets:
+                targets = ", ".join(map(str, one.allowed_targets))
+                lines.append(f"     can be sent back to sequence {targets}")
+        if self.legal:
+            lines.append(f"  For the job: {', '.join(self.legal)}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Return the sentences: this is read in a cell or a terminal."""
+        return str(self)
+
+
+def get_job(conn: Connection, job_id: int) -> tuple[JobRecord, datetime]:
+    """Return a job and the time it was read at, or raise JobNotFound."""
+    rows = _JOB.fetch(conn, job_id=job_id)
+    if not rows:
+        raise JobNotFound(job_id)
+    *fields, server_time = rows[0]
+    return JobRecord.from_row(fields), clock_of(conn, server_time)
+
+
+def explain(conn: Connection, job_id: int) -> Explanation:
+    """Return why the job waits.
+
+    Raises
+    ------
+    JobNotFound
+        There is no such job.
+    """
+    job, now = get_job(conn, job_id)
+    tasks = tasks_of(conn, job_id)
+    current = [
+        task
+        for task in tasks
+        if task.sequence == job.current_task_seq and not task.is_finished
+    ]
+    is_open = job.status in (JobStatus.RUNNING, JobStatus.FAILED)
+    waiting = tuple(_waiting(job, tasks, task, now) for task in current) if is_open else ()
+    return Explanation(
+        job_id=job.id,
+        job_name=job.job_name,
+        status=job.status,
+        reason=_reason(job, current),
+        legal=legal_job_verbs(job),
+        waiting=waiting,
+        as_of=now,
+    )
+
+
+def _reason(job: JobRecord, current: list[JobTaskRecord]) -> str:
+    if job.status == JobStatus.PENDING:
+        return "it was created and not started yet"
+    if job.status == JobStatus.COMPLETED:
+        return "every task is completed or skipped"
+    if job.status == JobStatus.CANCELLED:
+        return "it was given up"
+    if job.status == JobStatus.FAILED:
+        failed = [task for task in current if task.status == JobTaskStatus.FAILED]
+        causes = "; ".join(f"{task.task_name!r}: {task.error_message}" for task in failed)
+        return f"failed at sequence {job.current_task_seq} ({causes}); retry it or send it back"
+    if job.paused_at is not None:
+        return "it is paused, so nothing new starts"
+    names = ", ".join(repr(task.task_name) for task in current)
+    return f"it is at sequence {job.current_task_seq}: {names}"
+
+
+def _waiting(
+    job: JobRecord, tasks: list[JobTaskRecord], task: JobTaskRecord, now: datetime
+) -> Waiting:
+    since = {
+        JobTaskStatus.PENDING: task.ready_at,
+        JobTaskStatus.RUNNING: task.started_at,
+        JobTaskStatus.FAILED: task.completed_at,
+    }.get(JobTaskStatus(task.status))
+    return Waiting(
+        job_task_id=task.id,
+        task_name=task.task_name,
+        sequence=task.sequence,
+        status=task.status,
+        attempt=task.attempt,
+        on=_on(job, task),
+        since=since,
+        waited_s=None if since is None else (now - since).total_seconds(),
+        legal=legal_task_verbs(job, task),
+        allowed_targets=plan(job, tasks, task).allowed,
+    )
+
+
+def _on(job: JobRecord, task: JobTaskRecord) -> str:
+    if task.status == JobTaskStatus.RUNNING:
+        who = f"operator {task.operator_id}" if task.operator_id is not None else "whoever runs it"
+        return f"on {who} to complete it"
+    if task.status == JobTaskStatus.FAILED:
+        return "on a decision: retry or send back"
+    if job.status != JobStatus.RUNNING:
+        return f"on the job, which is {job.status}"
+    if job.paused_at is not None:
+        return "on the job to be resumed"
+    if task.task_type == TaskType.AUTOMATED:
+        return "on whoever starts this automated task"
+    return "on an operator to start it"
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,218 @@
+"""Keep the statements that read and write the rows of one job, and the clock they share.
+
+Why the clock is ``SYSDATE``: ``NOW`` is the time at which a statement began, so after the wait for a
+lock it lies before what the winner wrote; two transitions would seem to run backwards.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from gwf import directory, queries
+from gwf.model import JobTaskStatus
+from gwf.statements import Statement
+from gwf.tables import (
+    UtcDateTime,
+    idempotency_keys,
+    job_context,
+    job_task_attempts,
+    job_task_logs,
+    job_tasks,
+    jobs,
+)
+
+
+class server_clock(FunctionElement[datetime]):  # noqa: N801 - a SQL function is written like one
+    """Read the server's clock when the row is returned, that is, after the wait for its lock."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(server_clock)
+def _sysdate(element: Any, compiler: Any, **options: Any) -> str:
+    return "SYSDATE(6)"
+
+
+@compiles(server_clock, "sqlite")
+def _no_clock(element: Any, compiler: Any, **options: Any) -> str:
+    return "NULL"  # an embedded database has the clock of its process, see database.utc_now
+
+
+_NOW = Statement(sa.select(server_clock().label("now")))
+
+
+def _locking(where: sa.ColumnElement[bool]) -> Statement:
+    return Statement(
+        sa.select(*queries.JOB_COLUMNS, server_clock().label("now"), directory.HOLDS_ANYBODY)
+        .where(where)
+        .with_for_update()
+    )
+
+
+_own = job_tasks.alias("own")
+LOCK_JOB = _locking(jobs.c.id == sa.bindparam("job_id"))
+LOCK_JOB_OF_TASK = _locking(
+    jobs.c.id
+    == sa.select(_own.c.job_id).where(_own.c.id == sa.bindparam("job_task_id")).scalar_subquery()
+)
+
+ONE_TASK = Statement(
+    sa.select(*queries.JOB_TASK_COLUMNS).where(
+        job_tasks.c.job_id == sa.bindparam("job_id"), job_tasks.c.id == sa.bindparam("job_task_id")
+    )
+)
+ALL_TASKS = Statement(
+    sa.select(*queries.JOB_TASK_COLUMNS)
+    .where(job_tasks.c.job_id == sa.bindparam("job_id"))
+    .order_by(job_tasks.c.sequence, job_tasks.c.id)
+)
+_later = job_tasks.alias("later")
+_next_open = (
+    sa.select(_later.c.sequence)
+    .where(
+        _later.c.job_id == sa.bindparam("job_id"),
+        _later.c.sequence > sa.bindparam("current"),
+        _later.c.status != JobTaskStatus.COMPLETED.value,
+        _later.c.status != JobTaskStatus.SKIPPED.value,
+    )
+    .order_by(_later.c.sequence)
+    .limit(1)
+    .scalar_subquery()
+)
+#: The task itself, its group, and the next group that is not finished.
+FRONTIER = Statement(
+    sa.select(*queries.JOB_TASK_COLUMNS)
+    .where(
+        job_tasks.c.job_id == sa.bindparam("job_id"),
+        sa.or_(
+            job_tasks.c.id == sa.bindparam("job_task_id"),
+            job_tasks.c.sequence.between(
+                sa.bindparam("current"), sa.func.coalesce(_next_open, sa.bindparam("current"))
+            ),
+        ),
+    )
+    .order_by(job_tasks.c.sequence, job_tasks.c.id)
+)
+
+TASK_FIELDS = (
+    "status",
+    "attempt",
+    "is_skipped",
+    "operator_id",
+    "result",
+    "error_code",
+    "error_message",
+    "ready_at",
+    "started_at",
+    "completed_at",
+    "due_at",
+)
+SAVE_TASK = Statement(
+    job_tasks.update()
+    .where(
+        job_tasks.c.id == sa.bindparam("b_id"),
+        job_tasks.c.status == sa.bindparam("b_status"),
+        job_tasks.c.attempt == sa.bindparam("b_attempt"),
+    )
+    .values({name: sa.bindparam(name) for name in (*TASK_FIELDS, "updated_at")})
+)
+JOB_FIELDS = (
+    "status",
+    "current_task_seq",
+    "n_done",
+    "n_rollbacks",
+    "started_at",
+    "resumed_at",
+    "paused_at",
+    "completed_at",
+    "elapsed_us",
+    "updated_at",
+)
+SAVE_JOB = Statement(
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.status == sa.bindparam("b_status"))
+    .values({name: sa.bindparam(name) for name in JOB_FIELDS})
+)
+_KEPT_FIELDS = ("result", "error_message", "ready_at", "started_at", "due_at")
+KEEP_ATTEMPT = Statement(
+    job_task_attempts.insert().from_select(
+        [
+            "job_task_id",
+            "job_id",
+            "attempt",
+            *_KEPT_FIELDS,
+            "operator_id",
+            "status",
+            "error_code",
+            "completed_at",
+            "superseded_at",
+        ],
+        sa.select(
+            job_tasks.c.id,
+            job_tasks.c.job_id,
+            job_tasks.c.attempt,
+            *(job_tasks.c[name] for name in _KEPT_FIELDS),
+            job_tasks.c.operator_id,
+            sa.bindparam("status", type_=sa.String),
+            sa.bindparam("error_code", type_=sa.String),
+            sa.bindparam("completed_at", type_=UtcDateTime),
+            sa.bindparam("superseded_at", type_=UtcDateTime),
+        ).where(job_tasks.c.id == sa.bindparam("b_id")),
+    )
+)
+SUPERSEDE_CONTEXT = Statement(
+    job_context.update()
+    .where(
+        job_context.c.job_task_id == sa.bindparam("b_job_task_id"),
+        job_context.c.job_id == sa.bindparam("b_job_id"),
+        job_context.c.superseded_at.is_(None),
+    )
+    .values(superseded_at=sa.bindparam("superseded_at"))
+)
+_LOG_FIELDS = (
+    "job_id",
+    "job_task_id",
+    "attempt",
+    "action",
+    "operator_id",
+    "on_behalf_of",
+    "from_status",
+    "to_status",
+    "message",
+    "metadata",
+    "created_at",
+)
+LOG = Statement(
+    job_task_logs.insert().values({name: sa.bindparam(name) for name in _LOG_FIELDS})
+)
+REMEMBER = Statement(
+    idempotency_keys.insert().values(
+        {
+            name: sa.bindparam(name)
+            for name in ("scope", "key", "verb", "arguments", "answer", "created_at")
+        }
+    )
+)
+
+
+def clock_of(conn: Connection, server_time: datetime | None) -> datetime:
+    """Return the time of the one clock in use: the one given to ``connect``, or the database's."""
+    clock = conn.info.get("gwf_clock")
+    now: datetime | None = server_time if clock is None else clock()
+    assert now is not None, "neither a clock nor a server"  # noqa: S101 - a fault of ours
+    return now
+
+
+def database_now(conn: Connection) -> datetime:
+    """Return the time, for verbs that lock no job; one round trip on a server."""
+    if conn.info.get("gwf_clock") is not None:
+        return clock_of(conn, None)
+    now: datetime = _NOW.fetch(conn)[0][0]
+    return now

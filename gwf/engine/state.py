@@ -1,0 +1,338 @@
+"""Hold one job under its lock: what was read, and what a verb changes.
+
+Every verb on a job goes the same way, and this module is that way:
+
+1. ``lock_job`` takes the lock on the job's row and reads it (one statement);
+2. the tasks that matter are loaded (one statement);
+3. the verb changes records in memory, each change checked against the transition table;
+4. ``save`` sends all of it at once: guarded updates, superseded attempts, log rows (one round trip
+   on a server); each guarded update must hit exactly one row.
+
+Why only the job's row is locked: all writers of a job meet there, so the order of locks is always
+the same, and two verbs on siblings wait for each other instead of running into a deadlock.
+The job of a job task is found by a subquery, which takes no lock and cannot go stale, since a job
+task never changes its job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from gwf import directory
+from gwf.engine import rows
+from gwf.engine.rows import clock_of
+from gwf.errors import Conflict, GwfError, JobNotFound, JobTaskNotFound, StaleAttempt
+from gwf.model import (
+    Action,
+    Call,
+    JobRecord,
+    JobStatus,
+    JobTaskRecord,
+    is_job_transition,
+    is_task_transition,
+    legal_job_verbs,
+    legal_task_verbs,
+)
+from gwf.statements import Write, execute
+
+class JobState:
+    """Hold a locked job, the tasks read so far, and the changes to be saved."""
+
+    def __init__(
+        self, conn: Connection, job: JobRecord, *, now: datetime, open_mode: bool
+    ) -> None:
+        self.conn = conn
+        self.job = job
+        self.now = now
+        self.open_mode = open_mode
+        self.actor = directory.Actor(None)
+        self.tasks: dict[int, JobTaskRecord] = {}
+        #: Context values that this verb writes; conditions see them already.
+        self.new_context: dict[str, Any] = {}
+        self.is_complete = False
+        self._job_as_read = job
+        self._tasks_as_read: dict[int, JobTaskRecord] = {}
+        self._history: list[Write] = []
+        self._logs: list[Write] = []
+        self._more: list[Write] = []
+
+    # What is read
+
+    def identify(self, call: Call) -> None:
+        """Find out who calls, as the directory knows the caller now."""
+        self.actor = directory.identify(self.conn, call.operator, open_mode=self.open_mode)
+
+    def load_one(self, job_task_id: int) -> JobTaskRecord:
+        """Load the task alone: enough for verbs after which nothing new becomes due."""
+        self._take(
+            rows.ONE_TASK.fetch(self.conn, job_id=self.job.id, job_task_id=job_task_id)
+        )
+        return self.tasks[job_task_id]
+
+    def load_frontier(self, job_task_id: int) -> JobTaskRecord:
+        """Load the task, its group and the next open group: enough to see what becomes due."""
+        current = self.job.current_task_seq or 0
+        self._take(
+            rows.FRONTIER.fetch(
+                self.conn, job_id=self.job.id, job_task_id=job_task_id, current=current
+            )
+        )
+        return self.tasks[job_task_id]
+
+    def load_all(self) -> list[JobTaskRecord]:
+        """Load every task of the job, keeping the changes made so far."""
+        if not self.is_complete:
+            self._take(rows.ALL_TASKS.fetch(self.conn, job_id=self.job.id))
+            self.is_complete = True
+        return self.in_order()
+
+    def in_order(self) -> list[JobTaskRecord]:
+        """Return the tasks loaded so far, by sequence and id."""
+        return sorted(self.tasks.values(), key=lambda task: (task.sequence, task.id))
+
+    def _take(self, found: Iterable[tuple[Any, ...]]) -> None:
+        for row in found:
+            task = JobTaskRecord.from_row(row)
+            if task.id not in self.tasks:
+                self.tasks[task.id] = self._tasks_as_read[task.id] = task
+
+    # What is refused
+
+    def conflict(self, message: str, task: JobTaskRecord | None = None) -> Conflict:
+        """Return a Conflict that names the state found and what would be legal."""
+        if task is None:
+            return Conflict(
+                f"{message}; job {self.job.id} is {self.job.status}",
+                found=self.job.status,
+                legal=legal_job_verbs(self.job),
+            )
+        return Conflict(
+            f"{message}; {task.label} is {task.status}",
+            found=task.status,
+            legal=legal_task_verbs(self.job, task),
+        )
+
+    def expect_attempt(self, task: JobTaskRecord, attempt: int | None) -> None:
+        """Refuse a call that was meant for an earlier attempt (rule T5), and log it."""
+        if attempt is not None and attempt != task.attempt:
+            raise self.refused(
+                StaleAttempt(
+                    task.label, attempt=attempt, current=task.attempt, found=task.status
+                ),
+                task,
+            )
+
+    def refused(self, error: GwfError, task: JobTaskRecord | None = None) -> GwfError:
+        """Log a refusal, which is then committed although the error is raised (rule T8)."""
+        self._logs.clear()
+        status = self._job_as_read.status if task is None else task.status
+        self.log(Action.REFUSE, task, before=status, after=status, message=str(error))
+        execute(self.conn, self._logs)
+        error.logged = True
+        return error
+
+    # What is changed
+
+    def change_task(
+        self,
+        task: JobTaskRecord,
+        action: Action,
+        *,
+        message: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> JobTaskRecord:
+        """Change a task in memory, log the transition, and count what is done."""
+        changed = self.touch_task(task, **values)
+        if not is_task_transition(action, task.status, changed.status):
+            raise AssertionError(f"{action}: {task.status} → {changed.status} is not in the table")
+        self.log(
+            action,
+            task,
+            before=task.status,
+            after=changed.status,
+            message=message,
+            metadata=metadata,
+        )
+        return changed
+
+    def touch_task(self, task: JobTaskRecord, **values: Any) -> JobTaskRecord:
+        """Change fields of a task without a transition, so without a row in the log."""
+        changed = dataclasses.replace(task, **values)
+        self.tasks[task.id] = changed
+        difference = int(changed.is_finished) - int(task.is_finished)
+        if difference:
+            self.touch_job(n_done=self.job.n_done + difference)
+        return changed
+
+    def keep_attempt(
+        self, task: JobTaskRecord, *, status: str, error_code: str | None, ended_at: datetime | None
+    ) -> None:
+        """Move the attempt that is being superseded into the history, as it was read."""
+        self._history.append(
+            Write(
+                rows.KEEP_ATTEMPT,
+                {
+                    "b_id": task.id,
+                    "status": status,
+                    "error_code": error_code,
+                    "completed_at": ended_at,
+                    "superseded_at": self.now,
+                },
+                rows=1,
+            )
+        )
+
+    def supersede_context(self, task: JobTaskRecord) -> None:
+        """Let readers of the context see the values from before this task's attempts (rule R7)."""
+        values = {
+            "b_job_task_id": task.id,
+            "b_job_id": self.job.id,
+            "superseded_at": self.now,
+        }
+        self._history.append(Write(rows.SUPERSEDE_CONTEXT, values))
+
+    def change_job(
+        self,
+        action: Action,
+        *,
+        message: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> None:
+        """Change the job in memory and log the transition."""
+        before = self.job.status
+        self.touch_job(**values)
+        if not is_job_transition(action, before, self.job.status):
+            raise AssertionError(f"{action}: {before} → {self.job.status} is not in the table")
+        self.log(
+            action, None, before=before, after=self.job.status, message=message, metadata=metadata
+        )
+
+    def touch_job(self, **values: Any) -> None:
+        """Change fields of the job without a transition."""
+        self.job = dataclasses.replace(self.job, **values, updated_at=self.now)
+
+    def log(
+        self,
+        action: Action,
+        task: JobTaskRecord | None,
+        *,
+        before: str | None,
+        after: str | None,
+        message: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Append one row to the log; the roles of a verified actor are stored with it."""
+        details = dict(metadata or {})
+        if self.actor.is_verified:
+            details["roles"] = list(self.actor.roles)
+        self._logs.append(
+            Write(
+                rows.LOG,
+                {
+                    "job_id": self.job.id,
+                    "job_task_id": None if task is None else task.id,
+                    "attempt": None if task is None else task.attempt,
+                    "action": str(action),
+                    "operator_id": self.actor.operator_id,
+                    "on_behalf_of": None,
+                    "from_status": before,
+                    "to_status": after,
+                    "message": message,
+                    "metadata": details or None,
+                    "created_at": self.now,
+                },
+            )
+        )
+
+    def note_condition(self, record: dict[str, Any]) -> None:
+        """Note a condition that came out true on the row of the verb that evaluated it."""
+        values = self._logs[0].values
+        details = dict(values["metadata"] or {})
+        details["conditions"] = [*details.get("conditions", ()), record]
+        values["metadata"] = details
+
+    def also(self, write: Write) -> None:
+        """Save this write together with the changes."""
+        self._more.append(write)
+
+    def remember(self, values: dict[str, Any]) -> None:
+        """Save the answer of this call under its idempotency key."""
+        self._more.append(Write(rows.REMEMBER, {**values, "created_at": self.now}))
+
+    def save(self) -> None:
+        """Send every change in one batch.
+
+        Raises
+        ------
+        Conflict
+            A guarded update found another state than the one read; nothing is changed then.
+        """
+        writes = [*self._history, *self._task_writes(), *self._logs, *self._more]
+        if self.job != self._job_as_read:
+            values = {name: getattr(self.job, name) for name in rows.JOB_FIELDS}
+            guard = {"b_id": self.job.id, "b_status": self._job_as_read.status}
+            writes.append(Write(rows.SAVE_JOB, values | guard, rows=1))
+        counts = execute(self.conn, writes)
+        for write, count in zip(writes, counts, strict=True):
+            if write.rows is not None and count != write.rows:
+                raise self.conflict("somebody else changed the job in the meantime")
+
+    def _task_writes(self) -> list[Write]:
+        writes = []
+        for job_task_id, task in self.tasks.items():
+            before = self._tasks_as_read[job_task_id]
+            if task is before:
+                continue
+            values = {name: getattr(task, name) for name in rows.TASK_FIELDS}
+            guard = {"b_id": task.id, "b_status": before.status, "b_attempt": before.attempt}
+            writes.append(
+                Write(rows.SAVE_TASK, values | guard | {"updated_at": self.now}, rows=1)
+            )
+        return writes
+
+
+def lock_job(conn: Connection, job_id: int) -> JobState:
+    """Lock the job and read it.
+
+    Raises
+    ------
+    JobNotFound
+        No job has this id.
+    """
+    found = rows.LOCK_JOB.fetch(conn, job_id=job_id)
+    if not found:
+        raise JobNotFound(job_id)
+    return _state(conn, found[0])
+
+
+def lock_job_of_task(conn: Connection, job_task_id: int) -> JobState:
+    """Lock the job of this job task and read it.
+
+    Raises
+    ------
+    JobTaskNotFound
+        No job task has this id.
+    """
+    found = rows.LOCK_JOB_OF_TASK.fetch(conn, job_task_id=job_task_id)
+    if not found:
+        raise JobTaskNotFound(job_task_id)
+    return _state(conn, found[0])
+
+
+def _state(conn: Connection, row: tuple[Any, ...]) -> JobState:
+    *fields, server_time, holds_anybody = row
+    job = JobRecord.from_row(fields)
+    return JobState(conn, job, now=clock_of(conn, server_time), open_mode=not holds_anybody)
+
+
+def expect_running(state: JobState, what: str) -> None:
+    """Refuse unless the job is running."""
+    if state.job.status != JobStatus.RUNNING:
+        raise state.conflict(f"{what} needs a running job")
