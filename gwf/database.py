@@ -355,6 +355,7 @@ def _open_server(url: sa.URL, clock: Clock | None) -> Database:
     engine = sa.create_engine(
         url,
         isolation_level="READ COMMITTED",
+        paramstyle="format",  # by position, so that several statements fit into one query
         pool_reset_on_return=None,
         pool_recycle=1800,
         connect_args={"connect_timeout": 10},

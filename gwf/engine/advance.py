@@ -34,6 +34,7 @@ def advance(state: JobState) -> None:
     """Go on from the current group, if it has ended and the job is running."""
     if state.job.status != JobStatus.RUNNING:
         return
+    state.load_frontier()
     group = [task for task in state.tasks.values() if task.sequence == state.job.current_task_seq]
     if has_ended(group):
         _cancel_open(state, group)

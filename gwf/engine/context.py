@@ -107,11 +107,15 @@ def set_context(
         The job is cancelled, or the task is not running.
     """
     wanted = checked_context(values)
-    state = lock_job(conn, job_id) if job_task_id is None else lock_job_of_task(conn, job_task_id)
+    task: JobTaskRecord | None = None
+    if job_task_id is None:
+        state = lock_job(conn, job_id)
+    else:
+        state, task = lock_job_of_task(conn, job_task_id)
     arguments = {"values": wanted, "job_task_id": job_task_id}
 
     def body() -> dict[str, Any]:
-        task = _writer(state, job_task_id, call)
+        _expect_writable(state, task, call)
         write_context(state, wanted, task=task)
         _log(state, wanted, task, "set")
         return context_values(conn, state.job.id) | wanted
@@ -132,7 +136,7 @@ def delete_context(conn: Connection, job_id: int, call: Call, *, key: str) -> di
     state = lock_job(conn, job_id)
 
     def body() -> dict[str, Any]:
-        _writer(state, None, call)
+        _expect_writable(state, None, call)
         values = context_values(conn, job_id)
         if key not in values:
             raise ContextKeyNotFound(key, within=f"job {job_id}")
@@ -144,16 +148,14 @@ def delete_context(conn: Connection, job_id: int, call: Call, *, key: str) -> di
     return once(state, "delete_context", call, {"key": key}, body)
 
 
-def _writer(state: JobState, job_task_id: int | None, call: Call) -> JobTaskRecord | None:
+def _expect_writable(state: JobState, task: JobTaskRecord | None, call: Call) -> None:
     if state.job.status == JobStatus.CANCELLED:
         raise state.conflict("the context of a cancelled job stays as it is")
-    if job_task_id is None:
-        return None
-    task = state.load_one(job_task_id)
+    if task is None:
+        return
     state.expect_attempt(task, call.attempt)
     if task.status != JobTaskStatus.RUNNING:
         raise state.conflict("only a running task writes to the context", task)
-    return task
 
 
 def _log(state: JobState, keys: Iterable[str], task: JobTaskRecord | None, what: str) -> None:

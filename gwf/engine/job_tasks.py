@@ -52,7 +52,7 @@ def start_task(conn: Connection, job_task_id: int, call: Call) -> JobTaskRecord:
             started_at=state.now,
         )
 
-    return _change_one(conn, job_task_id, call, "start_task", {}, change)
+    return _change(conn, job_task_id, call, "start_task", {}, change)
 
 
 def complete_task(
@@ -92,7 +92,7 @@ def complete_task(
         return done
 
     arguments = {"result": plain, "context": values}
-    return _change_frontier(conn, job_task_id, call, "complete_task", arguments, change)
+    return _change(conn, job_task_id, call, "complete_task", arguments, change)
 
 
 def fail_task(
@@ -134,7 +134,7 @@ def fail_task(
         return failed
 
     arguments = {"error_message": message, "error_code": code}
-    return _change_one(conn, job_task_id, call, "fail_task", arguments, change)
+    return _change(conn, job_task_id, call, "fail_task", arguments, change)
 
 
 def skip_task(
@@ -177,7 +177,7 @@ def skip_task(
         return skipped
 
     arguments = {"reason": why, "force": force}
-    return _change_frontier(conn, job_task_id, call, "skip_task", arguments, change)
+    return _change(conn, job_task_id, call, "skip_task", arguments, change)
 
 
 def retry_task(
@@ -209,7 +209,7 @@ def retry_task(
         advance(state)
         return state.tasks[task.id]
 
-    return _change_frontier(conn, job_task_id, call, "retry_task", {"reason": why}, change)
+    return _change(conn, job_task_id, call, "retry_task", {"reason": why}, change)
 
 
 def reopened(
@@ -252,7 +252,7 @@ def reopened(
     )
 
 
-def _change_one(
+def _change(
     conn: Connection,
     job_task_id: int,
     call: Call,
@@ -260,32 +260,9 @@ def _change_one(
     arguments: Mapping[str, Any],
     change: TaskChange,
 ) -> JobTaskRecord:
-    """Run a verb after which nothing new becomes due: the task alone is read."""
-    state = lock_job_of_task(conn, job_task_id)
+    state, task = lock_job_of_task(conn, job_task_id)
 
     def body() -> JobTaskRecord:
-        task = state.load_one(job_task_id)
-        state.expect_attempt(task, call.attempt)
-        return change(state, task)
-
-    return once(
-        state, verb, call, {"job_task_id": job_task_id, **arguments}, body, record=JobTaskRecord
-    )
-
-
-def _change_frontier(
-    conn: Connection,
-    job_task_id: int,
-    call: Call,
-    verb: str,
-    arguments: Mapping[str, Any],
-    change: TaskChange,
-) -> JobTaskRecord:
-    """Run a verb after which something may become due: its group and the next one are read."""
-    state = lock_job_of_task(conn, job_task_id)
-
-    def body() -> JobTaskRecord:
-        task = state.load_frontier(job_task_id)
         state.expect_attempt(task, call.attempt)
         return change(state, task)
 

@@ -7,6 +7,7 @@ lock it lies before what the winner wrote; two transitions would seem to run bac
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,26 +49,28 @@ def _no_clock(element: Any, compiler: Any, **options: Any) -> str:
 _NOW = Statement(sa.select(server_clock().label("now")))
 
 
-def _locking(where: sa.ColumnElement[bool]) -> Statement:
-    return Statement(
-        sa.select(*queries.JOB_COLUMNS, server_clock().label("now"), directory.HOLDS_ANYBODY)
-        .where(where)
-        .with_for_update()
-    )
-
-
+_LOCKED = (*queries.JOB_COLUMNS, server_clock().label("now"), directory.HOLDS_ANYBODY)
 _own = job_tasks.alias("own")
-LOCK_JOB = _locking(jobs.c.id == sa.bindparam("job_id"))
-LOCK_JOB_OF_TASK = _locking(
-    jobs.c.id
-    == sa.select(_own.c.job_id).where(_own.c.id == sa.bindparam("job_task_id")).scalar_subquery()
-)
 
-ONE_TASK = Statement(
-    sa.select(*queries.JOB_TASK_COLUMNS).where(
-        job_tasks.c.job_id == sa.bindparam("job_id"), job_tasks.c.id == sa.bindparam("job_task_id")
-    )
+LOCK_JOB = Statement(
+    sa.select(*_LOCKED).where(jobs.c.id == sa.bindparam("job_id")).with_for_update()
 )
+#: The job of a task and the task itself. The subquery takes no lock and cannot go stale, since a
+#: task never changes its job; it lets the server find the job first.
+LOCK_JOB_OF_TASK = Statement(
+    sa.select(*_LOCKED, *queries.JOB_TASK_COLUMNS)
+    .join_from(jobs, job_tasks, job_tasks.c.job_id == jobs.c.id)
+    .where(
+        jobs.c.id
+        == sa.select(_own.c.job_id)
+        .where(_own.c.id == sa.bindparam("job_task_id"))
+        .scalar_subquery(),
+        job_tasks.c.id == sa.bindparam("job_task_id"),
+    )
+    .with_for_update()
+)
+N_LOCKED = len(_LOCKED)
+
 ALL_TASKS = Statement(
     sa.select(*queries.JOB_TASK_COLUMNS)
     .where(job_tasks.c.job_id == sa.bindparam("job_id"))
@@ -86,60 +89,44 @@ _next_open = (
     .limit(1)
     .scalar_subquery()
 )
-#: The task itself, its group, and the next group that is not finished.
+#: The current group and the next one that is not finished.
 FRONTIER = Statement(
     sa.select(*queries.JOB_TASK_COLUMNS)
     .where(
         job_tasks.c.job_id == sa.bindparam("job_id"),
-        sa.or_(
-            job_tasks.c.id == sa.bindparam("job_task_id"),
-            job_tasks.c.sequence.between(
-                sa.bindparam("current"), sa.func.coalesce(_next_open, sa.bindparam("current"))
-            ),
+        job_tasks.c.sequence.between(
+            sa.bindparam("current"), sa.func.coalesce(_next_open, sa.bindparam("current"))
         ),
     )
     .order_by(job_tasks.c.sequence, job_tasks.c.id)
 )
 
-TASK_FIELDS = (
-    "status",
-    "attempt",
-    "is_skipped",
-    "operator_id",
-    "result",
-    "error_code",
-    "error_message",
-    "ready_at",
-    "started_at",
-    "completed_at",
-    "due_at",
-)
-SAVE_TASK = Statement(
-    job_tasks.update()
-    .where(
-        job_tasks.c.id == sa.bindparam("b_id"),
-        job_tasks.c.status == sa.bindparam("b_status"),
-        job_tasks.c.attempt == sa.bindparam("b_attempt"),
+
+
+@cache
+def save_task(fields: tuple[str, ...]) -> Statement:
+    """Return the guarded update of these fields of a task."""
+    return Statement(
+        job_tasks.update()
+        .where(
+            job_tasks.c.id == sa.bindparam("b_id"),
+            job_tasks.c.status == sa.bindparam("b_status"),
+            job_tasks.c.attempt == sa.bindparam("b_attempt"),
+        )
+        .values({name: sa.bindparam(name) for name in fields})
     )
-    .values({name: sa.bindparam(name) for name in (*TASK_FIELDS, "updated_at")})
-)
-JOB_FIELDS = (
-    "status",
-    "current_task_seq",
-    "n_done",
-    "n_rollbacks",
-    "started_at",
-    "resumed_at",
-    "paused_at",
-    "completed_at",
-    "elapsed_us",
-    "updated_at",
-)
-SAVE_JOB = Statement(
-    jobs.update()
-    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.status == sa.bindparam("b_status"))
-    .values({name: sa.bindparam(name) for name in JOB_FIELDS})
-)
+
+
+@cache
+def save_job(fields: tuple[str, ...]) -> Statement:
+    """Return the guarded update of these fields of a job."""
+    return Statement(
+        jobs.update()
+        .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.status == sa.bindparam("b_status"))
+        .values({name: sa.bindparam(name) for name in fields})
+    )
+
+
 _KEPT_FIELDS = ("result", "error_message", "ready_at", "started_at", "due_at")
 KEEP_ATTEMPT = Statement(
     job_task_attempts.insert().from_select(

@@ -155,11 +155,10 @@ def rollback_task(
     NotAllowed
         The caller, or a completed task on the way, allows no send-back.
     """
-    state = lock_job_of_task(conn, job_task_id)
+    state, caller = lock_job_of_task(conn, job_task_id)
 
     def body() -> JobTaskRecord:
         tasks = state.load_all()
-        caller = state.tasks[job_task_id]
         state.expect_attempt(caller, call.attempt)
         _expect_accepted(state, tasks, caller, request)
         _send_back(state, tasks, caller, request)

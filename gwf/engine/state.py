@@ -2,16 +2,14 @@
 
 Every verb on a job goes the same way, and this module is that way:
 
-1. ``lock_job`` takes the lock on the job's row and reads it (one statement);
-2. the tasks that matter are loaded (one statement);
+1. ``lock_job`` or ``lock_job_of_task`` locks the job and reads it (one statement);
+2. the other tasks that matter are loaded, where some do (one statement);
 3. the verb changes records in memory, each change checked against the transition table;
 4. ``save`` sends all of it at once: guarded updates, superseded attempts, log rows (one round trip
    on a server); each guarded update must hit exactly one row.
 
-Why only the job's row is locked: all writers of a job meet there, so the order of locks is always
-the same, and two verbs on siblings wait for each other instead of running into a deadlock.
-The job of a job task is found by a subquery, which takes no lock and cannot go stale, since a job
-task never changes its job.
+Why the job's row: all writers of a job meet there, so two verbs on siblings wait for each other,
+and what is read after the lock is what the last one left.
 """
 
 from __future__ import annotations
@@ -31,8 +29,8 @@ from gwf.model import (
     Action,
     Call,
     JobRecord,
-    JobStatus,
     JobTaskRecord,
+    Record,
     is_job_transition,
     is_task_transition,
     legal_job_verbs,
@@ -67,27 +65,15 @@ class JobState:
         """Find out who calls, as the directory knows the caller now."""
         self.actor = directory.identify(self.conn, call.operator, open_mode=self.open_mode)
 
-    def load_one(self, job_task_id: int) -> JobTaskRecord:
-        """Load the task alone: enough for verbs after which nothing new becomes due."""
-        self._take(
-            rows.ONE_TASK.fetch(self.conn, job_id=self.job.id, job_task_id=job_task_id)
-        )
-        return self.tasks[job_task_id]
-
-    def load_frontier(self, job_task_id: int) -> JobTaskRecord:
-        """Load the task, its group and the next open group: enough to see what becomes due."""
+    def load_frontier(self) -> None:
+        """Load the current group and the next open one: enough to see what becomes due."""
         current = self.job.current_task_seq or 0
-        self._take(
-            rows.FRONTIER.fetch(
-                self.conn, job_id=self.job.id, job_task_id=job_task_id, current=current
-            )
-        )
-        return self.tasks[job_task_id]
+        self.take(rows.FRONTIER.fetch(self.conn, job_id=self.job.id, current=current))
 
     def load_all(self) -> list[JobTaskRecord]:
         """Load every task of the job, keeping the changes made so far."""
         if not self.is_complete:
-            self._take(rows.ALL_TASKS.fetch(self.conn, job_id=self.job.id))
+            self.take(rows.ALL_TASKS.fetch(self.conn, job_id=self.job.id))
             self.is_complete = True
         return self.in_order()
 
@@ -95,7 +81,8 @@ class JobState:
         """Return the tasks loaded so far, by sequence and id."""
         return sorted(self.tasks.values(), key=lambda task: (task.sequence, task.id))
 
-    def _take(self, found: Iterable[tuple[Any, ...]]) -> None:
+    def take(self, found: Iterable[tuple[Any, ...]]) -> None:
+        """Take in rows of tasks, keeping the changes made to those that are known already."""
         for row in found:
             task = JobTaskRecord.from_row(row)
             if task.id not in self.tasks:
@@ -275,10 +262,11 @@ class JobState:
             A guarded update found another state than the one read; nothing is changed then.
         """
         writes = [*self._history, *self._task_writes(), *self._logs, *self._more]
-        if self.job != self._job_as_read:
-            values = {name: getattr(self.job, name) for name in rows.JOB_FIELDS}
+        changed = _changed_fields(self._job_as_read, self.job)
+        if changed:
+            values = {name: getattr(self.job, name) for name in changed}
             guard = {"b_id": self.job.id, "b_status": self._job_as_read.status}
-            writes.append(Write(rows.SAVE_JOB, values | guard, rows=1))
+            writes.append(Write(rows.save_job(changed), values | guard, rows=1))
         counts = execute(self.conn, writes)
         for write, count in zip(writes, counts, strict=True):
             if write.rows is not None and count != write.rows:
@@ -288,13 +276,13 @@ class JobState:
         writes = []
         for job_task_id, task in self.tasks.items():
             before = self._tasks_as_read[job_task_id]
-            if task is before:
+            changed = _changed_fields(before, task)
+            if not changed:
                 continue
-            values = {name: getattr(task, name) for name in rows.TASK_FIELDS}
+            values = {name: getattr(task, name) for name in changed}
             guard = {"b_id": task.id, "b_status": before.status, "b_attempt": before.attempt}
-            writes.append(
-                Write(rows.SAVE_TASK, values | guard | {"updated_at": self.now}, rows=1)
-            )
+            statement = rows.save_task((*changed, "updated_at"))
+            writes.append(Write(statement, values | guard | {"updated_at": self.now}, rows=1))
         return writes
 
 
@@ -312,8 +300,8 @@ def lock_job(conn: Connection, job_id: int) -> JobState:
     return _state(conn, found[0])
 
 
-def lock_job_of_task(conn: Connection, job_task_id: int) -> JobState:
-    """Lock the job of this job task and read it.
+def lock_job_of_task(conn: Connection, job_task_id: int) -> tuple[JobState, JobTaskRecord]:
+    """Lock the job of this job task, and read both.
 
     Raises
     ------
@@ -323,7 +311,9 @@ def lock_job_of_task(conn: Connection, job_task_id: int) -> JobState:
     found = rows.LOCK_JOB_OF_TASK.fetch(conn, job_task_id=job_task_id)
     if not found:
         raise JobTaskNotFound(job_task_id)
-    return _state(conn, found[0])
+    state = _state(conn, found[0][: rows.N_LOCKED])
+    state.take([found[0][rows.N_LOCKED :]])
+    return state, state.tasks[job_task_id]
 
 
 def _state(conn: Connection, row: tuple[Any, ...]) -> JobState:
@@ -332,7 +322,10 @@ def _state(conn: Connection, row: tuple[Any, ...]) -> JobState:
     return JobState(conn, job, now=clock_of(conn, server_time), open_mode=not holds_anybody)
 
 
-def expect_running(state: JobState, what: str) -> None:
-    """Refuse unless the job is running."""
-    if state.job.status != JobStatus.RUNNING:
-        raise state.conflict(f"{what} needs a running job")
+def _changed_fields(before: Record, after: Record) -> tuple[str, ...]:
+    """Return the names of the fields that differ, in their order."""
+    if before is after:
+        return ()
+    return tuple(
+        name for name in type(before).__slots__ if getattr(before, name) != getattr(after, name)
+    )

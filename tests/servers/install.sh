@@ -12,7 +12,8 @@ set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export PATH="$PATH:/usr/sbin:/sbin"
 
-mysql_root=$(realpath -m "${GWF_MYSQL_ROOT:-${XDG_CACHE_HOME:-$HOME/.cache}/gwf/mysql-sid}")
+cache=${XDG_CACHE_HOME:-~/.cache}
+mysql_root=$(realpath -m "${GWF_MYSQL_ROOT:-$cache/gwf/mysql-sid}")
 policy=/usr/sbin/policy-rc.d
 apt_install=(apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0
     install -y --no-install-recommends)
@@ -57,7 +58,7 @@ install_packages() {
     apt-get -qq update
     "${apt_install[@]}" "$@"
     if [[ " $* " == *" mariadb-server "* ]]; then
-        deb-systemd-helper disable mariadb.service >/dev/null
+        if command -v systemctl >/dev/null; then systemctl --quiet disable mariadb.service; fi
         update-rc.d mariadb disable >/dev/null
     fi
 }
