@@ -189,7 +189,9 @@ def _transaction(db: Database, *, writing: bool) -> Iterator[Connection]:
             yield conn
         except BaseException as error:
             if isinstance(error, GwfError) and error.logged:
-                _commit(db, conn, transaction)  # the refusal itself is kept, nothing else was written
+                _commit(
+                    db, conn, transaction
+                )  # the refusal itself is kept, nothing else was written
             else:
                 _give_up(conn, transaction, error)
             raise

@@ -121,7 +121,9 @@ class Conflict(GwfError, RuntimeError):
     http_status = 409
     exit_code = 4
 
-    def __init__(self, message: str, *, found: str | None = None, legal: Iterable[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, found: str | None = None, legal: Iterable[str] = ()
+    ) -> None:
         self.found = found
         self.legal = tuple(legal)
         instead = f"; legal now: {', '.join(self.legal)}" if self.legal else ""
@@ -143,11 +145,11 @@ class InUse(Conflict):
 class NotDue(Conflict):
     """Refuse to start or skip a task that is not due, naming what has to happen first."""
 
-    def __init__(self, what: str, *, found: str, blockers: Sequence[str], legal: Iterable[str] = ()) -> None:
+    def __init__(
+        self, what: str, *, found: str, blockers: Sequence[str], legal: Iterable[str] = ()
+    ) -> None:
         self.blockers = tuple(blockers)
-        super().__init__(
-            f"{what} is not due: {', '.join(self.blockers)}", found=found, legal=legal
-        )
+        super().__init__(f"{what} is not due: {', '.join(self.blockers)}", found=found, legal=legal)
 
 
 class StaleAttempt(Conflict):

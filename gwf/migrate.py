@@ -161,7 +161,11 @@ def _missing_from_published(conn: Connection) -> list[str]:
             missing.append(table.name)
             continue
         columns = {column["name"] for column in inspector.get_columns(table.name)}
-        missing += [f"{table.name}.{name}" for name in table.c.keys() if name not in columns]
+        missing += [
+            f"{table.name}.{name}"
+            for name in (column.name for column in table.c)
+            if name not in columns
+        ]
     return missing
 
 

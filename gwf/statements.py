@@ -118,7 +118,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Pair a statement with its values; ``rows`` is how many rows it has to hit, if that is known."""
+    """Pair a statement with its values; ``rows`` is how many rows it has to hit, if known."""
 
     statement: Statement
     values: dict[str, Any]
@@ -161,9 +161,7 @@ def _run_batch(conn: Connection, sql: str, arguments: list[Any], expected: int) 
     return counts
 
 
-def _batches(
-    dialect: Dialect, writes: Sequence[Write]
-) -> Iterator[tuple[str, list[Any], int]]:
+def _batches(dialect: Dialect, writes: Sequence[Write]) -> Iterator[tuple[str, list[Any], int]]:
     statements: list[str] = []
     arguments: list[Any] = []
     size = 0
@@ -196,9 +194,7 @@ def _compiled(clause: sa.Select[Any] | sa.UpdateBase, dialect: Dialect) -> _Plan
         decode = _unpacker(column) if is_packed else _decoder(column, dialect)
         if decode is not None:
             decoders.append((index, decode))
-    return _Plan(
-        str(compiled), names, dict(compiled.params), encoders, tuple(decoders), is_packed
-    )
+    return _Plan(str(compiled), names, dict(compiled.params), encoders, tuple(decoders), is_packed)
 
 
 def _decoder(column: sa.ColumnElement[Any], dialect: Dialect) -> Converter | None:

@@ -37,7 +37,7 @@ def connect(
     Parameters
     ----------
     url
-        ``sqlite:///gwf.db``, ``mysql+pymysql://user:password@host:3306/name`` or an ``sqlalchemy.URL``;
+        ``sqlite:///gwf.db``, ``mysql+pymysql://user:password@host/name`` or an ``sqlalchemy.URL``;
         by default ``GWF_DATABASE_URL``, else the published ``DB_*`` variables, else
         ``sqlite:///gwf.db``.
     user

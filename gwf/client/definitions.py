@@ -70,9 +70,7 @@ class Definitions(Door):
         ------
         TaskNotFound
         """
-        return Task(
-            self._read(lambda conn: definitions.get_task(conn, self._task_id(conn, which)))
-        )
+        return Task(self._read(lambda conn: definitions.get_task(conn, self._task_id(conn, which))))
 
     def create_flow(
         self,

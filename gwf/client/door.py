@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from gwf.client.handles import JobTask
-from gwf.client.objects import Flow, Task
 from gwf.client.job import Job
+from gwf.client.objects import Flow, Task
 from gwf.client.steps import StepLike, TaskLike
 from gwf.database import Database, read, write
 from gwf.engine import definitions
@@ -58,7 +58,9 @@ class Door:
         **arguments: Any,
     ) -> JobTask:
         job_task_id = id_of("job task", task)
-        call = self._call(operator, attempt=attempt_of(task, attempt), idempotency_key=idempotency_key)
+        call = self._call(
+            operator, attempt=attempt_of(task, attempt), idempotency_key=idempotency_key
+        )
         return JobTask(self, self._write(lambda conn: verb(conn, job_task_id, call, **arguments)))
 
     def _task_id(self, conn: Connection, which: TaskLike) -> int:
@@ -121,6 +123,6 @@ def choices(what: str, value: str | Sequence[str] | None, allowed: type[Any]) ->
 
 
 def listed(steps: Iterable[StepLike]) -> Any:
-    """Return steps as a list that can be read more than once, leaving what is none to be refused."""
+    """Return steps as a list, which can be read twice; what is none is left to be refused."""
     is_list = isinstance(steps, Iterable) and not isinstance(steps, (str, bytes, Task))
     return list(steps) if is_list else steps

@@ -1,8 +1,8 @@
 """Give the task of a job as an object to a notebook.
 
-A ``JobTask`` is what was read: it keeps the attempt that its reader looked at, and its verbs address
-that attempt, so an answer to an attempt that is over is a Conflict and never a decision about
-something else (rule T5); ``refresh`` looks again.
+A ``JobTask`` is what was read: it keeps the attempt that its reader looked at, and its verbs
+address that attempt, so an answer to an attempt that is over is a Conflict and never a decision
+about something else (rule T5); ``refresh`` looks again.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ class Job:
 
     @context.setter
     def context(self, values: object) -> None:
-        raise AttributeError("set single values, job.context['key'] = value, or job.context.update()")
+        raise AttributeError(
+            "set single values, job.context['key'] = value, or job.context.update()"
+        )
 
     def task(self, which: int | str) -> JobTask:
         """Return the task of this name, or of this sequence when it is alone there.

@@ -186,7 +186,9 @@ class JobTasks(Door):
         """
         why = checked_reason(reason, verb="a send-back")
         job_task_id = id_of("job task", task)
-        call = self._call(operator, attempt=attempt_of(task, attempt), idempotency_key=idempotency_key)
+        call = self._call(
+            operator, attempt=attempt_of(task, attempt), idempotency_key=idempotency_key
+        )
 
         def work(conn: Connection) -> JobTask:
             target = lookup.sequence_for(conn, job_task_id, to)

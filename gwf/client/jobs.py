@@ -18,7 +18,7 @@ from gwf.model import JobRecord
 
 
 class Jobs(Door):
-    """Create, start, cancel, pause, resume and reopen jobs, and share values between their tasks."""
+    """Create, start, cancel, pause, resume and reopen jobs, and share values between tasks."""
 
     def create_job(
         self,
@@ -226,7 +226,9 @@ class Jobs(Door):
             )
         )
 
-    def delete_context(self, job: JobLike, key: str, *, operator: Operator = None) -> dict[str, Any]:
+    def delete_context(
+        self, job: JobLike, key: str, *, operator: Operator = None
+    ) -> dict[str, Any]:
         """Take a key out of a job's context and return the context in force.
 
         Raises

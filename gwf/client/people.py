@@ -28,13 +28,9 @@ class Users:
         from gwf import frames
         from gwf.frames import Reading
 
-        return read(
-            self._database, lambda conn: frames.users(conn, Reading(database_now(conn)))
-        )
+        return read(self._database, lambda conn: frames.users(conn, Reading(database_now(conn))))
 
-    def add(
-        self, name: str, *, roles: Iterable[str] = (), display_name: str | None = None
-    ) -> int:
+    def add(self, name: str, *, roles: Iterable[str] = (), display_name: str | None = None) -> int:
         """Add an active user and return the id.
 
         Raises
@@ -48,8 +44,6 @@ class Users:
 
         def work(conn: Connection) -> int:
             now = database_now(conn)
-            return directory.add_user(
-                conn, name, roles=wanted, display_name=display_name, now=now
-            )
+            return directory.add_user(conn, name, roles=wanted, display_name=display_name, now=now)
 
         return write(self._database, work)

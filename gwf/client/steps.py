@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gwf.errors import Invalid
 from gwf.client.objects import Task
+from gwf.errors import Invalid
 from gwf.limits import MAX_SEQUENCE, checked_whole
 from gwf.model import Position
 
@@ -85,9 +85,7 @@ def _step(step: Step | TaskLike) -> Step:
     raise Invalid("step", step, expected="a task, its id or name, or a gwf.Step")
 
 
-def _positions_of(
-    group: Group, number: int, task_id: Callable[[TaskLike], int]
-) -> list[Position]:
+def _positions_of(group: Group, number: int, task_id: Callable[[TaskLike], int]) -> list[Position]:
     if not group.steps:
         raise Invalid("group", [], expected="at least one step")
     found = []

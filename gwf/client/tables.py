@@ -64,9 +64,7 @@ class Tables(Door):
         FlowNotFound
         """
         statuses = choices("status", status, JobStatus)
-        return self._frame(
-            "jobs", limit, flow=flow, status=statuses, since=since, until=until
-        )
+        return self._frame("jobs", limit, flow=flow, status=statuses, since=since, until=until)
 
     def job_tasks(
         self,

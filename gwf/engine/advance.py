@@ -30,6 +30,7 @@ CONDITION_FALSE = "condition_false"
 CONDITION_ERROR = "condition_error"
 SKIPPED_RESULT = {"status": "skipped"}
 
+
 def advance(state: JobState) -> None:
     """Go on from the current group, if it has ended and the job is running."""
     if state.job.status != JobStatus.RUNNING:
@@ -64,7 +65,8 @@ def enter_next(state: JobState) -> None:
 
 def make_due(state: JobState, members: Sequence[JobTaskRecord]) -> None:
     """Evaluate the conditions of these tasks and let those pass that may start."""
-    for task in members:
+    for member in members:
+        task = member
         if task.status == JobTaskStatus.ROLLED_BACK:
             task = state.change_task(
                 task, Action.REOPEN, message="due again", status=JobTaskStatus.PENDING

@@ -70,7 +70,7 @@ def checked_context(values: object) -> dict[str, Any]:
     Raises
     ------
     Invalid
-        Not a mapping, a key that is empty or longer than 255 characters, or a value that is no JSON.
+        Not a mapping, a key that is empty or longer than 255 characters, a value that is no JSON.
     """
     plain = checked_object("context", values)
     return {checked_name("context key", key, longest=MAX_KEY): plain[key] for key in plain}
@@ -95,7 +95,7 @@ def set_context(
 ) -> dict[str, Any]:
     """Set values of the context and return the context in force.
 
-    With a ``job_task_id`` the values belong to its current attempt, and a send-back supersedes them.
+    With a ``job_task_id`` the values belong to its attempt, and a send-back supersedes them.
 
     Raises
     ------

@@ -40,9 +40,7 @@ _FLOW_BY_ID = Statement(
     sa.select(*queries.FLOW_COLUMNS).where(flows.c.id == sa.bindparam("flow_id"))
 )
 _LOCK_FLOW = Statement(
-    sa.select(*queries.FLOW_COLUMNS)
-    .where(flows.c.id == sa.bindparam("flow_id"))
-    .with_for_update()
+    sa.select(*queries.FLOW_COLUMNS).where(flows.c.id == sa.bindparam("flow_id")).with_for_update()
 )
 _TASK_FIELDS = tuple(column.key for column in queries.TASK_COLUMNS if column.key != "id")
 _FLOW_FIELDS = tuple(column.key for column in queries.FLOW_COLUMNS if column.key != "id")
@@ -237,7 +235,7 @@ def find_task(conn: Connection, name: str) -> TaskRecord:
 
 
 def find_flows(conn: Connection, name: str) -> list[FlowRecord]:
-    """Return every version of the flow of exactly this name: active before retired, newest first."""
+    """Return every flow of exactly this name: active before retired, newest first."""
     query = sa.select(*queries.FLOW_COLUMNS).where(flows.c.name == name)
     rows = conn.execute(query.order_by(flows.c.is_active.desc(), flows.c.id.desc()))
     found = [FlowRecord.from_row(row) for row in rows if row.name == name]

@@ -101,9 +101,7 @@ def explain(conn: Connection, job_id: int) -> Explanation:
     job, now = get_job(conn, job_id)
     tasks = tasks_of(conn, job_id)
     current = [
-        task
-        for task in tasks
-        if task.sequence == job.current_task_seq and not task.is_finished
+        task for task in tasks if task.sequence == job.current_task_seq and not task.is_finished
     ]
     is_open = job.status in (JobStatus.RUNNING, JobStatus.FAILED)
     waiting = tuple(_waiting(job, tasks, task, now) for task in current) if is_open else ()

@@ -52,7 +52,7 @@ def start_task(conn: Connection, job_task_id: int, call: Call) -> JobTaskRecord:
             started_at=state.now,
         )
 
-    return _change(conn, job_task_id, call, "start_task", {}, change)
+    return _change(conn, job_task_id, call, "start_task", change)
 
 
 def complete_task(
@@ -92,7 +92,7 @@ def complete_task(
         return done
 
     arguments = {"result": plain, "context": values}
-    return _change(conn, job_task_id, call, "complete_task", arguments, change)
+    return _change(conn, job_task_id, call, "complete_task", change, **arguments)
 
 
 def fail_task(
@@ -134,7 +134,7 @@ def fail_task(
         return failed
 
     arguments = {"error_message": message, "error_code": code}
-    return _change(conn, job_task_id, call, "fail_task", arguments, change)
+    return _change(conn, job_task_id, call, "fail_task", change, **arguments)
 
 
 def skip_task(
@@ -177,7 +177,7 @@ def skip_task(
         return skipped
 
     arguments = {"reason": why, "force": force}
-    return _change(conn, job_task_id, call, "skip_task", arguments, change)
+    return _change(conn, job_task_id, call, "skip_task", change, **arguments)
 
 
 def retry_task(
@@ -209,7 +209,7 @@ def retry_task(
         advance(state)
         return state.tasks[task.id]
 
-    return _change(conn, job_task_id, call, "retry_task", {"reason": why}, change)
+    return _change(conn, job_task_id, call, "retry_task", change, reason=why)
 
 
 def reopened(
@@ -257,8 +257,8 @@ def _change(
     job_task_id: int,
     call: Call,
     verb: str,
-    arguments: Mapping[str, Any],
     change: TaskChange,
+    **arguments: Any,
 ) -> JobTaskRecord:
     state, task = lock_job_of_task(conn, job_task_id)
 

@@ -9,7 +9,7 @@ in every lock mode (in steps of ``auto_increment_increment``) and on SQLite unde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -214,7 +214,7 @@ def start_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
         )
         enter_next(state)
 
-    return _change(conn, job_id, call, "start_job", {}, change)
+    return _change(conn, job_id, call, "start_job", change)
 
 
 def cancel_job(
@@ -257,7 +257,7 @@ def cancel_job(
             paused_at=None,
         )
 
-    return _change(conn, job_id, call, "cancel_job", {"reason": why}, change)
+    return _change(conn, job_id, call, "cancel_job", change, reason=why)
 
 
 def pause_job(conn: Connection, job_id: int, call: Call, *, reason: str | None = None) -> JobRecord:
@@ -279,7 +279,7 @@ def pause_job(conn: Connection, job_id: int, call: Call, *, reason: str | None =
             raise state.conflict("the job is paused already")
         state.change_job(Action.PAUSE, message=why, paused_at=state.now)
 
-    return _change(conn, job_id, call, "pause_job", {"reason": why}, change)
+    return _change(conn, job_id, call, "pause_job", change, reason=why)
 
 
 def resume_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
@@ -298,7 +298,7 @@ def resume_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
             raise state.conflict("only a paused job can be resumed")
         state.change_job(Action.RESUME, paused_at=None)
 
-    return _change(conn, job_id, call, "resume_job", {}, change)
+    return _change(conn, job_id, call, "resume_job", change)
 
 
 def _change(
@@ -306,8 +306,8 @@ def _change(
     job_id: int,
     call: Call,
     verb: str,
-    arguments: Mapping[str, Any],
-    change: Any,
+    change: Callable[[JobState], None],
+    **arguments: Any,
 ) -> JobRecord:
     state = lock_job(conn, job_id)
 

@@ -1,7 +1,7 @@
 """Keep the statements that read and write the rows of one job, and the clock they share.
 
-Why the clock is ``SYSDATE``: ``NOW`` is the time at which a statement began, so after the wait for a
-lock it lies before what the winner wrote; two transitions would seem to run backwards.
+Why the clock is ``SYSDATE``: ``NOW`` is the time at which a statement began, so after the wait for
+a lock it lies before what the winner wrote; two transitions would seem to run backwards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gwf.tables import (
 )
 
 
-class server_clock(FunctionElement[datetime]):  # noqa: N801 - a SQL function is written like one
+class server_clock(FunctionElement[datetime]):
     """Read the server's clock when the row is returned, that is, after the wait for its lock."""
 
     type = UtcDateTime()
@@ -100,7 +100,6 @@ FRONTIER = Statement(
     )
     .order_by(job_tasks.c.sequence, job_tasks.c.id)
 )
-
 
 
 @cache
@@ -176,9 +175,7 @@ _LOG_FIELDS = (
     "metadata",
     "created_at",
 )
-LOG = Statement(
-    job_task_logs.insert().values({name: sa.bindparam(name) for name in _LOG_FIELDS})
-)
+LOG = Statement(job_task_logs.insert().values({name: sa.bindparam(name) for name in _LOG_FIELDS}))
 REMEMBER = Statement(
     idempotency_keys.insert().values(
         {

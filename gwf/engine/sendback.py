@@ -36,6 +36,8 @@ from gwf.model import (
 from gwf.statements import Statement
 from gwf.tables import job_tasks, jobs
 
+_CALLERS = (JobTaskStatus.RUNNING, JobTaskStatus.FAILED, JobTaskStatus.COMPLETED)
+
 Running = Literal["refuse", "cancel"]
 Resume = Literal["through", "direct"]
 
@@ -175,9 +177,7 @@ def rollback_task(
     return once(state, "rollback_task", call, arguments, body, record=JobTaskRecord)
 
 
-def reopen_job(
-    conn: Connection, job_id: int, call: Call, *, target: int, reason: str
-) -> JobRecord:
+def reopen_job(conn: Connection, job_id: int, call: Call, *, target: int, reason: str) -> JobRecord:
     """Open a completed job again from this sequence on, and return it running.
 
     Reopening is an act of its own, so it needs no ``force``; but once the directory holds people,
@@ -233,28 +233,28 @@ def tasks_of(conn: Connection, job_id: int) -> list[JobTaskRecord]:
 def _caller_refusal(
     job: JobRecord, tasks: Sequence[JobTaskRecord], caller: JobTaskRecord, *, force: bool
 ) -> str | None:
-    if job.status == JobStatus.COMPLETED:
-        return f"job {job.id} is completed; reopen_job is the way to open it again"
-    if job.status not in (JobStatus.RUNNING, JobStatus.FAILED):
-        return f"job {job.id} is {job.status}; a send-back needs a running or failed job"
-    if job.n_rollbacks >= job.max_rollbacks:
-        return f"job {job.id} was sent back {job.n_rollbacks} times, which is the most it may be"
-    if caller.status not in (
-        JobTaskStatus.RUNNING,
-        JobTaskStatus.FAILED,
-        JobTaskStatus.COMPLETED,
-    ):
-        return f"{caller.label} is {caller.status}; it has to be running, failed or completed"
     started = [
         task.label
         for task in tasks
         if task.sequence > caller.sequence and task.started_at is not None
     ]
-    if caller.status == JobTaskStatus.COMPLETED and started:
-        return f"{', '.join(started)} started after {caller.label}"
-    if not caller.allow_rollback and not force:
-        return f"{caller.label} allows no send-back"
-    return None
+    refusals = {
+        f"job {job.id} is completed; reopen_job is the way to open it again": job.status
+        == JobStatus.COMPLETED,
+        f"job {job.id} is {job.status}; a send-back needs a running or failed job": job.status
+        not in (JobStatus.RUNNING, JobStatus.FAILED),
+        f"job {job.id} was sent back {job.n_rollbacks} times, which is the most it may be": (
+            job.n_rollbacks >= job.max_rollbacks
+        ),
+        f"{caller.label} is {caller.status}; it has to be running, failed or completed": (
+            caller.status not in _CALLERS
+        ),
+        f"{', '.join(started)} started after {caller.label}": (
+            caller.status == JobTaskStatus.COMPLETED and bool(started)
+        ),
+        f"{caller.label} allows no send-back": not caller.allow_rollback and not force,
+    }
+    return next((reason for reason, applies in refusals.items() if applies), None)
 
 
 def _expect_accepted(

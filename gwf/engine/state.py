@@ -38,12 +38,11 @@ from gwf.model import (
 )
 from gwf.statements import Write, execute
 
+
 class JobState:
     """Hold a locked job, the tasks read so far, and the changes to be saved."""
 
-    def __init__(
-        self, conn: Connection, job: JobRecord, *, now: datetime, open_mode: bool
-    ) -> None:
+    def __init__(self, conn: Connection, job: JobRecord, *, now: datetime, open_mode: bool) -> None:
         self.conn = conn
         self.job = job
         self.now = now
@@ -108,9 +107,7 @@ class JobState:
         """Refuse a call that was meant for an earlier attempt (rule T5), and log it."""
         if attempt is not None and attempt != task.attempt:
             raise self.refused(
-                StaleAttempt(
-                    task.label, attempt=attempt, current=task.attempt, found=task.status
-                ),
+                StaleAttempt(task.label, attempt=attempt, current=task.attempt, found=task.status),
                 task,
             )
 

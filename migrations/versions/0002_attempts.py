@@ -14,7 +14,7 @@ What becomes of rows that GoWorkFlow wrote:
 
 The way back keeps what the published schema can hold. Earlier attempts, rows of the log that
 concern a whole job, deleted and superseded context values, people and idempotency keys are dropped.
-A flow or a job with a parallel group cannot go back at all, since (flow_id, sequence) is unique there.
+A flow or a job with a parallel group cannot go back at all: (flow_id, sequence) is unique there.
 """
 
 import sqlalchemy as sa
@@ -52,9 +52,7 @@ def table(metadata, name, *items):
     """Add a table under its prefix, with an id unless its key is composite."""
     has_id = not any(getattr(item, "primary_key", False) for item in items)
     own_id = [sa.Column("id", ID, primary_key=True, autoincrement=True)] if has_id else []
-    sa.Table(
-        f"{PREFIX}{name}", metadata, *own_id, *items, sqlite_autoincrement=has_id, **OPTIONS
-    )
+    sa.Table(f"{PREFIX}{name}", metadata, *own_id, *items, sqlite_autoincrement=has_id, **OPTIONS)
 
 
 def reference(owner, name, target, *, cascades=True, required=True, is_key=False):
@@ -281,9 +279,7 @@ OPEN = "('pending', 'running', 'failed', 'rolled_back')"
 CREATED = "COALESCE({0}.created_at, CURRENT_TIMESTAMP)"
 UPDATED = "COALESCE({0}.updated_at, {0}.created_at, CURRENT_TIMESTAMP)"
 STAMPED = f"{CREATED}, {UPDATED}"
-CURRENT = (
-    f"(SELECT MIN(t.sequence) FROM job_tasks t WHERE t.job_id = j.id AND t.status IN {OPEN})"
-)
+CURRENT = f"(SELECT MIN(t.sequence) FROM job_tasks t WHERE t.job_id = j.id AND t.status IN {OPEN})"
 
 FILL = (
     f"""INSERT INTO new_tasks (id, name, description, task_type, config, is_active, created_at,
@@ -311,8 +307,8 @@ FILL = (
             THEN COALESCE(j.completed_at, {UPDATED.format("j")}) END,
         0, {UPDATED.format("j")}
     FROM jobs j JOIN flows f ON f.id = j.flow_id""",
-    f"""INSERT INTO new_job_tasks (id, job_id, flow_task_id, task_id, sequence, task_name, task_type,
-        config, is_optional, allow_rollback, condition_config, join_count, status, attempt,
+    f"""INSERT INTO new_job_tasks (id, job_id, flow_task_id, task_id, sequence, task_name,
+        task_type, config, is_optional, allow_rollback, condition_config, join_count, status, attempt,
         is_skipped, executor_id, result, error_code, error_message, ready_at, started_at,
         completed_at, due_at, created_at, updated_at)
     SELECT x.id, x.job_id, x.flow_task_id, x.task_id, x.sequence, k.name, k.task_type, k.config,
@@ -328,8 +324,8 @@ FILL = (
     SELECT x.id, t.job_id, x.job_task_id, 1, x.action, x.operator_id, NULL, NULL, NULL, x.message,
         x.metadata, {CREATED.format("x")}
     FROM job_task_logs x JOIN job_tasks t ON t.id = x.job_task_id""",
-    f"""INSERT INTO new_job_context (id, job_id, context_key, context_value, is_deleted, job_task_id,
-        attempt, superseded_at, created_at)
+    f"""INSERT INTO new_job_context (id, job_id, context_key, context_value, is_deleted,
+        job_task_id, attempt, superseded_at, created_at)
     SELECT x.id, x.job_id, x.context_key, JSON_QUOTE(x.context_value), 0, NULL, NULL, NULL,
         {UPDATED.format("x")} FROM job_context x""",
 )
@@ -363,7 +359,8 @@ RESTORE = (
     SELECT id, job_id, context_key, {text}, created_at, created_at
     FROM job_context x WHERE superseded_at IS NULL AND is_deleted = 0 AND NOT EXISTS (
         SELECT 1 FROM job_context newer WHERE newer.job_id = x.job_id
-        AND newer.context_key = x.context_key AND newer.id > x.id AND newer.superseded_at IS NULL)""",
+        AND newer.context_key = x.context_key AND newer.id > x.id
+        AND newer.superseded_at IS NULL)""",
 )
 TEXT = {
     "sqlite": "CASE WHEN json_type(context_value) = 'text' "

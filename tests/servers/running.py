@@ -2,9 +2,9 @@
 
 Why
 ---
-Data lie in a folder of their own below ``/var/tmp`` (for MySQL: below ``var/tmp`` of the tree
-that ``install.sh`` made), and the caller's folder receives the log. The servers run as the user
-``mysql``, and pytest closes its folders to other users, again whenever a session starts.
+Data lie in a folder below ``/var/tmp`` (for MySQL, of the tree that ``install.sh`` made), and
+the caller's folder receives the log: the servers run as the user ``mysql``, and pytest closes
+its folders to other users, again whenever a session starts.
 
 A server dies with the test process, even one ended by SIGKILL, through the kernel's parent
 death signal. A change of user clears that signal, so ``setpriv`` changes the user first and
@@ -15,6 +15,7 @@ so one thread that lives as long as the process starts them all.
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -29,8 +30,6 @@ from pathlib import Path
 import sqlalchemy as sa
 
 TIMEOUT_S = 60.0
-# Below the kernel's range for outgoing connections, so that a stopped server's port stays free.
-PORTS = range(20_000, 32_000)
 # Nothing is flushed to the disk, but each commit reaches the kernel, and so survives `kill`.
 QUICK = (
     "--skip-log-bin",
@@ -38,7 +37,9 @@ QUICK = (
     "--innodb-flush-method=nosync",
     "--innodb-doublewrite=OFF",
 )
-
+# Below the kernel's range for outgoing connections, so that a stopped server's port stays free.
+# One iterator for all threads: no two servers of a session get the same port.
+_PORTS = iter(random.SystemRandom().sample(range(20_000, 32_000), 12_000))
 _PATH = f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"
 _STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="server-starter")
 
@@ -112,9 +113,9 @@ def start_mysql(folder: Path, *, durable: bool = False) -> Server:
 
 def stop(server: Server) -> None:
     """End the server and remove its data; leave an external server as it is."""
-    if server.process is not None:
+    if server.process:
         stop_process(server)
-    if server.data is not None:
+    if server.data:
         shutil.rmtree(server.data, ignore_errors=True)
 
 
@@ -139,7 +140,7 @@ def kill(server: Server) -> None:
 
 def start_process(server: Server) -> None:
     """Start a stopped server on its data and port, and wait until it answers."""
-    if server.data is None or server.process is not None:
+    if server.data is None or server.process:
         raise RuntimeError(f"{server.name} is not a stopped server of this test session.")
     server.process = process = _begin(server, server.command)
     deadline = time.monotonic() + TIMEOUT_S
@@ -151,8 +152,7 @@ def start_process(server: Server) -> None:
             code = process.poll()
             if code is not None or time.monotonic() > deadline:
                 kill(server)
-                fact = f"does not answer (its exit code: {code})"
-                raise RuntimeError(_failure(server, fact)) from error
+                raise RuntimeError(_failure(server, f"is silent, exit code {code}")) from error
         time.sleep(0.02)
 
 
@@ -185,21 +185,21 @@ def _start(
     user = ("--reuid=mysql", "--regid=mysql", "--init-groups") if os.geteuid() == 0 else ()
     run = (*chroot, "setpriv", *user, "--pdeathsig=KILL")
     password, port = secrets.token_urlsafe(12), _free_port()
-    common = (f"--datadir={inside}/data", "--character-set-server=utf8mb4")
+    common = (f"--datadir={inside}/data", "--character-set-server=utf8mb4", "--skip-name-resolve")
     network = ("--bind-address=127.0.0.1", f"--port={port}", "--port-open-timeout=5")
-    files = (f"--socket={inside}/socket", f"--pid-file={inside}/pid")
-    access = (f"--init-file={inside}/access.sql", "--skip-name-resolve")
+    files = (f"--socket={inside}/socket", f"--pid-file={inside}/pid", f"--init-file={inside}/sql")
     server = Server(
         name=name,
         url=f"mysql+pymysql://gwf:{password}@127.0.0.1:{port}",
-        command=(*run, *serve, *common, *network, *files, *access),
+        command=(*run, *serve, *common, *network, *files),
         data=data,
         log=folder.resolve() / f"{name}.log",
     )
     try:
-        (data / "access.sql").write_text(
+        (data / "sql").write_text(
             f"CREATE USER IF NOT EXISTS 'gwf'@'%' IDENTIFIED BY '{password}';\n"
-            "GRANT ALL PRIVILEGES ON `gwf\\_%`.* TO 'gwf'@'%';\n"
+            "GRANT ALL PRIVILEGES ON `gwf\\_%`.* TO 'gwf'@'%' WITH GRANT OPTION;\n"
+            "GRANT CREATE USER ON *.* TO 'gwf'@'%';\n"
         )
         if user:
             _prepare(server, (*chroot, "chown", "-R", "mysql:mysql", str(inside)))
@@ -219,7 +219,7 @@ def _prepare(server: Server, command: tuple[str, ...]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     if code != 0:
-        raise RuntimeError(_failure(server, f"cannot be prepared: {command} gave {code}"))
+        raise RuntimeError(_failure(server, f"cannot be prepared, {command} gave {code}"))
 
 
 def _begin(server: Server, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
@@ -228,7 +228,6 @@ def _begin(server: Server, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
         return _STARTER.submit(
             subprocess.Popen,
             command,
-            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
@@ -244,7 +243,8 @@ def _failure(server: Server, fact: str) -> str:
 
 def _execute(url: str, statement: str) -> str:
     """Return the first value of a statement as text; empty if it has none."""
-    engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    # PyMySQL alone waits forever when another program has the port and says nothing.
+    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"read_timeout": 20})
     with engine.connect() as connection:
         result = connection.exec_driver_sql(statement)
         return str(result.scalar()) if result.returns_rows else ""
@@ -270,7 +270,6 @@ def _advice(name: str, fact: str) -> str:
 
 
 def _mysql_root() -> Path:
-    """Return the folder of ``install.sh``, by the same rule."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("GWF_MYSQL_ROOT") or cache / "gwf/mysql-sid").resolve()
 
@@ -287,11 +286,11 @@ def _new_data_folder(parent: Path) -> Path:
 
 
 def _free_port() -> int:
-    for port in secrets.SystemRandom().sample(PORTS, len(PORTS)):
+    for port in _PORTS:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
-    raise RuntimeError(f"Each port from {PORTS.start} to {PORTS.stop} is taken.")
+    raise RuntimeError("No port from 20000 to 31999 is free.")
 
 
 def _own_process(server: Server) -> subprocess.Popen[bytes]:

@@ -1,0 +1,339 @@
+"""Keep the rows of one job and change them as the verbs of the engine do, without a database.
+
+Why not the verbs themselves: ten thousand jobs are 250,000 transitions, minutes of transactions.
+This knows the rules for flows without conditions and parallel groups, which is what the sample
+flows are; a test plays a whole history through the engine again and finds the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from gwf.engine.advance import CANCELLED, SKIPPED_RESULT
+from gwf.model import (
+    FINISHED,
+    Action,
+    FlowRecord,
+    JobStatus,
+    JobTaskRecord,
+    JobTaskStatus,
+    microseconds,
+)
+
+Row = dict[str, Any]
+
+_COPIED = tuple(field.name for field in fields(JobTaskRecord) if field.name not in ("id", "job_id"))
+_CLEARED = (
+    "operator_id",
+    "result",
+    "error_code",
+    "error_message",
+    "ready_at",
+    "started_at",
+    "completed_at",
+    "due_at",
+)
+_KEPT = ("attempt", *_CLEARED)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLog:
+    """Hold a row of the log whose ids are positions yet, since the job is not in a database."""
+
+    position: int | None
+    about: int | None
+    row: Row
+
+    def as_row(self, job_id: int, job_task_ids: Sequence[int], names: Sequence[str]) -> Row:
+        """Return the row with the ids that job and tasks got."""
+        row = {**self.row, "job_id": job_id, "job_task_id": None}
+        if self.position is not None:
+            row["job_task_id"] = job_task_ids[self.position]
+        if self.about is None:
+            return row
+        job_task_id = job_task_ids[self.about]
+        if row["action"] == Action.FAIL:
+            row["message"] = f"job task {job_task_id} {names[self.about]!r} failed"
+        else:
+            row["metadata"] = {"job_task_id": job_task_id, **row["metadata"]}
+        return row
+
+
+class JobRows:
+    """Hold the rows of one job, and change them as the verbs of the engine do.
+
+    ``now`` and ``operator`` are of the verb that is carried out next; a task is given by its
+    position, counted from 0.
+    """
+
+    def __init__(
+        self, flow: FlowRecord, blanks: Sequence[JobTaskRecord], name: str, created_by: int
+    ) -> None:
+        self.flow = flow
+        self.blanks = blanks
+        self.name = name
+        self.operator = created_by
+        self.now = datetime.min.replace(tzinfo=UTC)
+        self.job: Row = {}
+        self.tasks: list[Row] = []
+        self.attempts: list[tuple[int, Row]] = []
+        self.logs: list[SampleLog] = []
+
+    def create(self) -> None:
+        """Create the job from its flow."""
+        self.job = {
+            "flow_id": self.flow.id,
+            "flow_name": self.flow.name,
+            "flow_version": self.flow.version,
+            "job_name": self.name,
+            "status": str(JobStatus.PENDING),
+            "current_task_seq": self.blanks[0].sequence,
+            "n_tasks": len(self.blanks),
+            "n_done": 0,
+            "n_rollbacks": 0,
+            "max_rollbacks": self.flow.max_rollbacks,
+            "created_by": self.operator,
+            "created_at": self.now,
+            "started_at": None,
+            "resumed_at": None,
+            "paused_at": None,
+            "completed_at": None,
+            "elapsed_us": 0,
+            "updated_at": self.now,
+        }
+        stamps = {"created_at": self.now, "updated_at": self.now}
+        self.tasks = [{**_as_row(blank), **stamps} for blank in self.blanks]
+        self._log(Action.CREATE, None, None, JobStatus.PENDING)
+
+    @property
+    def current(self) -> int | None:
+        """Return the position of the current task of a running job."""
+        if self.job["status"] != JobStatus.RUNNING:
+            return None
+        sequences = [task["sequence"] for task in self.tasks]
+        return sequences.index(self.job["current_task_seq"])
+
+    def start_job(self) -> None:
+        """Start the job and make its first task due."""
+        self._change_job(
+            Action.START, status=JobStatus.RUNNING, started_at=self.now, resumed_at=self.now
+        )
+        self._make_due(0)
+
+    def pause_job(self, reason: str) -> None:
+        """Let nothing new start."""
+        self._change_job(Action.PAUSE, message=reason, paused_at=self.now)
+
+    def resume_job(self) -> None:
+        """Allow starts again."""
+        self._change_job(Action.RESUME, paused_at=None)
+
+    def cancel_job(self, reason: str) -> None:
+        """Give the job up; a running task ends as failed."""
+        for position, task in enumerate(self.tasks):
+            if task["status"] == JobTaskStatus.RUNNING:
+                self._change_task(
+                    Action.CANCEL,
+                    position,
+                    reason,
+                    status=JobTaskStatus.FAILED,
+                    error_code=CANCELLED,
+                    error_message=reason,
+                    completed_at=self.now,
+                )
+        self._change_job(
+            Action.CANCEL,
+            message=reason,
+            status=JobStatus.CANCELLED,
+            completed_at=self.job["completed_at"] or self.now,
+            paused_at=None,
+        )
+
+    def start(self, position: int) -> None:
+        """Start a task that is due."""
+        self._change_task(
+            Action.START,
+            position,
+            status=JobTaskStatus.RUNNING,
+            operator_id=self.operator,
+            started_at=self.now,
+        )
+
+    def complete(self, position: int, result: Row) -> None:
+        """Complete a running task."""
+        self._change_task(
+            Action.COMPLETE,
+            position,
+            status=JobTaskStatus.COMPLETED,
+            result=result,
+            completed_at=self.now,
+        )
+        self._advance(position)
+
+    def skip(self, position: int, reason: str) -> None:
+        """Skip an optional task that is due."""
+        self._change_task(
+            Action.SKIP,
+            position,
+            reason,
+            status=JobTaskStatus.SKIPPED,
+            is_skipped=True,
+            result=SKIPPED_RESULT,
+            operator_id=self.operator,
+            completed_at=self.now,
+        )
+        self._advance(position)
+
+    def fail(self, position: int, error_code: str, error_message: str) -> None:
+        """Let a running task fail, and its job with it."""
+        self._change_task(
+            Action.FAIL,
+            position,
+            error_message,
+            status=JobTaskStatus.FAILED,
+            error_message=error_message,
+            error_code=error_code,
+            completed_at=self.now,
+        )
+        self._change_job(
+            Action.FAIL, about=position, status=JobStatus.FAILED, completed_at=self.now
+        )
+
+    def retry(self, position: int, reason: str) -> None:
+        """Open the next attempt of a failed task."""
+        self._open_next(Action.RETRY, position, reason, kept_as=JobTaskStatus.FAILED)
+        self._change_job(Action.RETRY, status=JobStatus.RUNNING, **self._resumed_clock())
+        self._make_due(position)
+
+    def roll_back(self, caller: int, target: int, reason: str) -> None:
+        """Send the job back from a running or failed task."""
+        self._change_job(
+            Action.ROLLBACK,
+            message=reason,
+            about=caller,
+            metadata={
+                "from_sequence": self.tasks[caller]["sequence"],
+                "target": self.tasks[target]["sequence"],
+                "resume": "through",
+                "force": False,
+            },
+            status=JobStatus.RUNNING,
+            n_rollbacks=self.job["n_rollbacks"] + 1,
+            **self._resumed_clock(),
+        )
+        for position in range(target, caller + 1):
+            is_caller = position == caller
+            self._open_next(
+                Action.ROLLBACK,
+                position,
+                reason,
+                kept_as=JobTaskStatus.ROLLED_BACK,
+                status=JobTaskStatus.ROLLED_BACK if is_caller else JobTaskStatus.PENDING,
+            )
+        self._make_due(target)
+
+    def _advance(self, position: int) -> None:
+        if position + 1 < len(self.tasks):
+            self._make_due(position + 1)
+            return
+        self._change_job(
+            Action.COMPLETE,
+            status=JobStatus.COMPLETED,
+            current_task_seq=None,
+            completed_at=self.now,
+            paused_at=None,
+        )
+
+    def _make_due(self, position: int) -> None:
+        task = self.tasks[position]
+        self.job.update(current_task_seq=task["sequence"], updated_at=self.now)
+        if task["status"] == JobTaskStatus.ROLLED_BACK:
+            self._change_task(Action.REOPEN, position, "due again", status=JobTaskStatus.PENDING)
+        task.update(ready_at=self.now, updated_at=self.now)
+
+    def _open_next(
+        self,
+        action: Action,
+        position: int,
+        reason: str,
+        *,
+        kept_as: str,
+        status: str = JobTaskStatus.PENDING,
+    ) -> None:
+        task = self.tasks[position]
+        kept = {name: task[name] for name in _KEPT}
+        if task["status"] == JobTaskStatus.RUNNING:
+            kept["completed_at"] = self.now
+        kept.update(status=str(kept_as), superseded_at=self.now)
+        self.attempts.append((position, kept))
+        self._change_task(
+            action, position, reason, status=status, is_skipped=False, **dict.fromkeys(_CLEARED)
+        )
+        task["attempt"] += 1
+
+    def _resumed_clock(self) -> Row:
+        job = self.job
+        if job["completed_at"] is None:
+            return {}
+        passed = microseconds(job["resumed_at"], job["completed_at"])
+        return {
+            "elapsed_us": job["elapsed_us"] + passed,
+            "resumed_at": self.now,
+            "completed_at": None,
+        }
+
+    def _change_task(
+        self, action: Action, position: int, message: str | None = None, **values: Any
+    ) -> None:
+        task = self.tasks[position]
+        before = task["status"]
+        self._log(action, position, before, values["status"], message=message)
+        task.update(values, status=str(values["status"]), updated_at=self.now)
+        difference = (task["status"] in FINISHED) - (before in FINISHED)
+        if difference:
+            self.job.update(n_done=self.job["n_done"] + difference, updated_at=self.now)
+
+    def _change_job(
+        self,
+        action: Action,
+        *,
+        message: str | None = None,
+        metadata: Row | None = None,
+        about: int | None = None,
+        **values: Any,
+    ) -> None:
+        before = self.job["status"]
+        after = str(values.pop("status", before))
+        self.job.update(values, status=after, updated_at=self.now)
+        self._log(action, None, before, after, message=message, metadata=metadata, about=about)
+
+    def _log(
+        self,
+        action: Action,
+        position: int | None,
+        before: str | None,
+        after: str,
+        *,
+        message: str | None = None,
+        metadata: Row | None = None,
+        about: int | None = None,
+    ) -> None:
+        row = {
+            "attempt": None if position is None else self.tasks[position]["attempt"],
+            "action": str(action),
+            "operator_id": self.operator,
+            "on_behalf_of": None,
+            "from_status": before,
+            "to_status": str(after),
+            "message": message,
+            "metadata": metadata,
+            "created_at": self.now,
+        }
+        self.logs.append(SampleLog(position, about, row))
+
+
+def _as_row(blank: JobTaskRecord) -> Row:
+    return {name: getattr(blank, name) for name in _COPIED}
