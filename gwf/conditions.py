@@ -43,12 +43,13 @@ MAX_DEPTH = 32
 MAX_NESTED_LOOPS = 2
 MAX_MAPS = 2
 MAX_STEPS = 20_000_000
+MAX_VALUES = 2_000_000
 MAX_INPUT_DEPTH = 100
 
 _TYPES = frozenset(
     {"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"}
 )
-_LITERALS = frozenset({"true", "false", "null", "in"})
+_INPUTS = frozenset(NAMES)
 _LOOPS = frozenset({"all", "exists", "exists_one", "existsOne", "filter", "map"})
 _OPENING = frozenset("([{")
 _CLOSING = frozenset(")]}")
@@ -56,7 +57,7 @@ _DESCENDING = _OPENING | frozenset("!-.?")
 _SEPARATING = frozenset({",", "&&", "||"})
 
 #: What compiling one regular expression costs at worst, in steps.
-_STEPS_PER_PATTERN = 20_000
+_STEPS_PER_PATTERN = 100_000
 _CHARACTERS_PER_STEP = 16
 
 #: Stands in for ``size``; of the same width, so that positions in messages stay true.
@@ -104,7 +105,7 @@ def check(expression: object) -> None:
         that no condition is given.
     """
     text, tokens = _bounded(expression)
-    declared = _TYPES | set(NAMES) | {tokens[loop + 3] for loop in _loops(tokens)}
+    declared = _TYPES | _INPUTS | {tokens[loop + 3] for loop in _loops(tokens)}
     unknown = [name for name in _parsed(text).variables() if name not in declared]
     if unknown:
         raise ConditionInvalid(
@@ -163,10 +164,10 @@ def _bounded(expression: object) -> tuple[str, list[str]]:
         raise ConditionInvalid(expression, "it must not be empty")
     if _depth(tokens) > MAX_DEPTH:
         raise ConditionInvalid(expression, f"it is nested deeper than {MAX_DEPTH} levels")
-    if _loop_depth(tokens) > MAX_NESTED_LOOPS:
+    if max(_loops_around(tokens)) > MAX_NESTED_LOOPS:
         reason = f"at most {MAX_NESTED_LOOPS} of {', '.join(sorted(_LOOPS))} inside one another"
         raise ConditionInvalid(expression, reason)
-    if _maps(tokens) > MAX_MAPS:
+    if tokens.count("map") > MAX_MAPS:
         raise ConditionInvalid(expression, f"at most {MAX_MAPS} map in one condition")
     return expression, tokens
 
@@ -228,17 +229,8 @@ def _tokens(expression: str) -> list[str]:
     return [token for token in _TOKEN.findall(expression) if not token.startswith("//")]
 
 
-def _roots(tokens: list[str]) -> list[str]:
-    """Return the words that are neither fields nor literals, in order, repetitions kept."""
-    return [
-        token
-        for before, token in pairwise(["", *tokens])
-        if before != "." and _WORD.fullmatch(token) and token not in _LITERALS
-    ]
-
-
 def _mentioned(tokens: list[str]) -> frozenset[str]:
-    return frozenset(_roots(tokens)) & frozenset(NAMES)
+    return frozenset(token for before, token in pairwise(["", *tokens]) if before != ".") & _INPUTS
 
 
 def _depth(tokens: list[str]) -> int:
@@ -267,36 +259,41 @@ def _loops(tokens: list[str]) -> list[int]:
     ]
 
 
-def _loop_depth(tokens: list[str]) -> int:
+def _loops_around(tokens: list[str]) -> list[int]:
+    """Count for each token the loops in whose rounds it is evaluated."""
     bodies = {start + 2 for start in _loops(tokens)}
     is_loop: list[bool] = []
-    deepest = 0
+    around = []
     for position, token in enumerate(tokens):
+        if token in _CLOSING and is_loop:
+            is_loop.pop()
+        around.append(sum(is_loop))
         if token in _OPENING:
             is_loop.append(position in bodies)
-            deepest = max(deepest, sum(is_loop))
-        elif token in _CLOSING and is_loop:
-            is_loop.pop()
-    return deepest
-
-
-def _maps(tokens: list[str]) -> int:
-    return sum(tokens[start + 1] == "map" for start in _loops(tokens))
+    return around
 
 
 def _steps(tokens: list[str], values: Mapping[str, Any]) -> int:
     """Estimate from above how many values the library copies; see Why.
 
-    Each mention copies an input, in each round of each loop around it; ``map`` copies its list in
-    each round too, and ``+`` makes longer lists.
+    An input is copied in each round of the loops around its mention; the variable of a loop stands
+    for one element at a time, so all rounds of that loop copy its list once.
+    ``filter`` and ``map`` copy their list in each round, ``map`` a list of new values; ``+`` and
+    literals make longer lists.
     """
     size, longest = _measured(values.values())
-    size += len(tokens) + tokens.count("matches") * _STEPS_PER_PATTERN
+    size += len(tokens)
     growth = 1 + tokens.count("+")
     rounds = max(longest, 1 + tokens.count(",")) * growth
-    loops = _loop_depth(tokens) + (_maps(tokens) > 0)
-    steps: int = size * max(1, len(_roots(tokens)), len(_loops(tokens))) * growth * rounds**loops
-    return steps
+    steps = size
+    for before, word, loops in zip(["", *tokens], tokens, _loops_around(tokens), strict=False):
+        if word in {"filter", "map"}:
+            steps += size * rounds ** (loops + 1)
+        elif word == "matches":
+            steps += _STEPS_PER_PATTERN * rounds**loops
+        elif before != "." and _WORD.fullmatch(word):
+            steps += size * rounds ** (loops if word in _INPUTS else max(loops - 1, 0))
+    return steps * growth * (rounds if "map" in tokens else 1)
 
 
 def _measured(values: Iterable[Any]) -> tuple[int, int]:
@@ -317,7 +314,7 @@ def _measured(values: Iterable[Any]) -> tuple[int, int]:
         size += len(layer)
         if not below:
             return size, longest
-        if size > MAX_STEPS:
+        if size + len(below) > MAX_VALUES:
             break
         layer = below
     raise ValueError("the inputs are too large or nested too deep")

@@ -277,34 +277,22 @@ class Job:
                 self._undo(task)
             elif task.status == PENDING and task.sequence > target:
                 task.is_ready = False
-        if self.due_sequence is None or target <= self.due_sequence:
-            self.due_sequence = None
+        if self.due_sequence is not None and target <= self.due_sequence:
+            self.due_sequence = None  # else something below the target still goes on
         self._settle()
-
-    # What is probed
-
-    def accepts(self, verb: str, *arguments: Any, **options: Any) -> str | None:
-        """Return how the verb would be refused now, or None; nothing is changed."""
-        probe = copy.deepcopy(self, {id(SKIPPED_RESULT): SKIPPED_RESULT})
-        where = [self.tasks.index(one) if isinstance(one, Task) else None for one in arguments]
-        given = [
-            one if index is None else probe.tasks[index]
-            for one, index in zip(arguments, where, strict=True)
-        ]
-        try:
-            getattr(probe, verb)(*given, **options)
-        except Refused as refusal:
-            return refusal.outcome
-        return None
 
     def allowed_targets(self, caller: Task, *, running: str, force: bool) -> tuple[int, ...]:
         """Return the targets that a send-back accepts, found by trying each (rule R3)."""
-        sequences = sorted({task.sequence for task in self.tasks})
-        return tuple(
-            target
-            for target in sequences
-            if self.accepts("rollback", caller, target, running=running, force=force) is None
-        )
+        accepted = []
+        for target in sorted({task.sequence for task in self.tasks}):
+            probe = copy.deepcopy(self)
+            try:
+                which = probe.tasks[self.tasks.index(caller)]
+                probe.rollback(which, target, running=running, force=force)
+                accepted.append(target)
+            except Refused:
+                continue
+        return tuple(accepted)
 
     # The machinery
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import chain, islice
@@ -97,7 +97,9 @@ def sample_history(
     if end is None:
         raise Invalid("now", now, expected="the aware datetime at which the history ends")
     flows = sample_flows(wf)
-    plans = [_plan(wf, flow, as_it_is) for flow, as_it_is in zip(flows, (STANDARD, HOTFIX), strict=True)]
+    plans = [
+        _plan(wf, flow, as_it_is) for flow, as_it_is in zip(flows, (STANDARD, HOTFIX), strict=True)
+    ]
     told = tell(*plans, n_jobs=n_jobs, seed=seed, now=end, weeks=weeks)
     job_ids: list[int] = []
     for chunk in _chunks(told):
@@ -131,22 +133,9 @@ def _plan(wf: Client, flow: Flow, published: SampleFlow) -> Plan:
 
 
 def _blank(row: Sequence[Any]) -> JobTaskRecord:
-    return JobTaskRecord(
-        0,
-        0,
-        *row,
-        status=JobTaskStatus.PENDING.value,
-        attempt=1,
-        is_skipped=False,
-        operator_id=None,
-        result=None,
-        error_code=None,
-        error_message=None,
-        ready_at=None,
-        started_at=None,
-        completed_at=None,
-        due_at=None,
-    )
+    """Return a pending first attempt of what one row of ``_TASKS_OF_FLOW`` defines."""
+    status, attempt, is_skipped = str(JobTaskStatus.PENDING), 1, False
+    return JobTaskRecord.from_row((0, 0, *row, status, attempt, is_skipped, *[None] * 8))
 
 
 def _chunks(told: Iterator[JobRows]) -> Iterator[list[JobRows]]:

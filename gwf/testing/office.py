@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 from gwf.model import microseconds
 
-#: A fixed offset: there has been no summer time since 1991, and Windows has no zone data of its own.
+#: A fixed offset: no summer time there since 1991, and Windows has no zone data of its own.
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
 #: Office hours of one week.

@@ -8,8 +8,8 @@ flows are; a test plays a whole history through the engine again and finds the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any
 
 from gwf.engine.advance import CANCELLED, SKIPPED_RESULT
@@ -40,80 +40,94 @@ _KEPT = ("attempt", *_CLEARED)
 
 
 @dataclass(frozen=True, slots=True)
-class SampleLog:
-    """Hold a row of the log whose ids are positions yet, since the job is not in a database."""
+class _Log:
+    """Hold a row of the log that names tasks by position, since they have no ids yet."""
 
     position: int | None
     about: int | None
     row: Row
 
-    def as_row(self, job_id: int, job_task_ids: Sequence[int], names: Sequence[str]) -> Row:
-        """Return the row with the ids that job and tasks got."""
-        row = {**self.row, "job_id": job_id, "job_task_id": None}
-        if self.position is not None:
-            row["job_task_id"] = job_task_ids[self.position]
-        if self.about is None:
-            return row
-        job_task_id = job_task_ids[self.about]
-        if row["action"] == Action.FAIL:
-            row["message"] = f"job task {job_task_id} {names[self.about]!r} failed"
-        else:
-            row["metadata"] = {"job_task_id": job_task_id, **row["metadata"]}
-        return row
-
 
 class JobRows:
     """Hold the rows of one job, and change them as the verbs of the engine do.
 
-    ``now`` and ``operator`` are of the verb that is carried out next; a task is given by its
-    position, counted from 0.
+    A task is given by its position, counted from 0; ``now`` and ``operator`` say when and by whom
+    the next verb is carried out.
     """
 
     def __init__(
-        self, flow: FlowRecord, blanks: Sequence[JobTaskRecord], name: str, created_by: int
+        self,
+        flow: FlowRecord,
+        copied: Sequence[JobTaskRecord],
+        *,
+        name: str,
+        created_by: int,
+        created_at: datetime,
     ) -> None:
-        self.flow = flow
-        self.blanks = blanks
-        self.name = name
+        self.copied = copied
+        self.now = created_at
         self.operator = created_by
-        self.now = datetime.min.replace(tzinfo=UTC)
-        self.job: Row = {}
-        self.tasks: list[Row] = []
-        self.attempts: list[tuple[int, Row]] = []
-        self.logs: list[SampleLog] = []
-
-    def create(self) -> None:
-        """Create the job from its flow."""
-        self.job = {
-            "flow_id": self.flow.id,
-            "flow_name": self.flow.name,
-            "flow_version": self.flow.version,
-            "job_name": self.name,
+        self.job: Row = {
+            "flow_id": flow.id,
+            "flow_name": flow.name,
+            "flow_version": flow.version,
+            "job_name": name,
             "status": str(JobStatus.PENDING),
-            "current_task_seq": self.blanks[0].sequence,
-            "n_tasks": len(self.blanks),
+            "current_task_seq": copied[0].sequence,
+            "n_tasks": len(copied),
             "n_done": 0,
             "n_rollbacks": 0,
-            "max_rollbacks": self.flow.max_rollbacks,
-            "created_by": self.operator,
-            "created_at": self.now,
+            "max_rollbacks": flow.max_rollbacks,
+            "created_by": created_by,
+            "created_at": created_at,
             "started_at": None,
             "resumed_at": None,
             "paused_at": None,
             "completed_at": None,
             "elapsed_us": 0,
-            "updated_at": self.now,
+            "updated_at": created_at,
         }
-        stamps = {"created_at": self.now, "updated_at": self.now}
-        self.tasks = [{**_as_row(blank), **stamps} for blank in self.blanks]
+        stamps = {"created_at": created_at, "updated_at": created_at}
+        self._tasks: list[Row] = [{**_as_row(task), **stamps} for task in copied]
+        self._attempts: list[tuple[int, Row]] = []
+        self._logs: list[_Log] = []
         self._log(Action.CREATE, None, None, JobStatus.PENDING)
+
+    def tasks_of(self, job_id: int) -> list[Row]:
+        """Return the rows of ``job_tasks``, in order, now that the job has an id."""
+        return [{**task, "job_id": job_id} for task in self._tasks]
+
+    def attempts_of(self, job_id: int, job_task_ids: Sequence[int]) -> list[Row]:
+        """Return the rows of ``job_task_attempts``, now that the tasks have ids too."""
+        return [
+            {**row, "job_id": job_id, "job_task_id": job_task_ids[position]}
+            for position, row in self._attempts
+        ]
+
+    def logs_of(self, job_id: int, job_task_ids: Sequence[int]) -> list[Row]:
+        """Return the rows of ``job_task_logs`` in the order in which they were written."""
+        rows = []
+        for log in self._logs:
+            own_id = None if log.position is None else job_task_ids[log.position]
+            row = {**log.row, "job_id": job_id, "job_task_id": own_id}
+            if log.about is not None:
+                self._name_task(row, log.about, job_task_ids[log.about])
+            rows.append(row)
+        return rows
+
+    def _name_task(self, row: Row, position: int, job_task_id: int) -> None:
+        """Complete a job-level row that names a task by its id."""
+        if row["action"] == Action.FAIL:
+            row["message"] = f"{replace(self.copied[position], id=job_task_id).label} failed"
+        else:
+            row["metadata"] = {"job_task_id": job_task_id, **row["metadata"]}
 
     @property
     def current(self) -> int | None:
         """Return the position of the current task of a running job."""
         if self.job["status"] != JobStatus.RUNNING:
             return None
-        sequences = [task["sequence"] for task in self.tasks]
+        sequences = [task["sequence"] for task in self._tasks]
         return sequences.index(self.job["current_task_seq"])
 
     def start_job(self) -> None:
@@ -133,7 +147,7 @@ class JobRows:
 
     def cancel_job(self, reason: str) -> None:
         """Give the job up; a running task ends as failed."""
-        for position, task in enumerate(self.tasks):
+        for position, task in enumerate(self._tasks):
             if task["status"] == JobTaskStatus.RUNNING:
                 self._change_task(
                     Action.CANCEL,
@@ -215,8 +229,8 @@ class JobRows:
             message=reason,
             about=caller,
             metadata={
-                "from_sequence": self.tasks[caller]["sequence"],
-                "target": self.tasks[target]["sequence"],
+                "from_sequence": self._tasks[caller]["sequence"],
+                "target": self._tasks[target]["sequence"],
                 "resume": "through",
                 "force": False,
             },
@@ -236,7 +250,7 @@ class JobRows:
         self._make_due(target)
 
     def _advance(self, position: int) -> None:
-        if position + 1 < len(self.tasks):
+        if position + 1 < len(self._tasks):
             self._make_due(position + 1)
             return
         self._change_job(
@@ -248,7 +262,7 @@ class JobRows:
         )
 
     def _make_due(self, position: int) -> None:
-        task = self.tasks[position]
+        task = self._tasks[position]
         self.job.update(current_task_seq=task["sequence"], updated_at=self.now)
         if task["status"] == JobTaskStatus.ROLLED_BACK:
             self._change_task(Action.REOPEN, position, "due again", status=JobTaskStatus.PENDING)
@@ -263,12 +277,12 @@ class JobRows:
         kept_as: str,
         status: str = JobTaskStatus.PENDING,
     ) -> None:
-        task = self.tasks[position]
+        task = self._tasks[position]
         kept = {name: task[name] for name in _KEPT}
         if task["status"] == JobTaskStatus.RUNNING:
             kept["completed_at"] = self.now
         kept.update(status=str(kept_as), superseded_at=self.now)
-        self.attempts.append((position, kept))
+        self._attempts.append((position, kept))
         self._change_task(
             action, position, reason, status=status, is_skipped=False, **dict.fromkeys(_CLEARED)
         )
@@ -288,7 +302,7 @@ class JobRows:
     def _change_task(
         self, action: Action, position: int, message: str | None = None, **values: Any
     ) -> None:
-        task = self.tasks[position]
+        task = self._tasks[position]
         before = task["status"]
         self._log(action, position, before, values["status"], message=message)
         task.update(values, status=str(values["status"]), updated_at=self.now)
@@ -322,7 +336,7 @@ class JobRows:
         about: int | None = None,
     ) -> None:
         row = {
-            "attempt": None if position is None else self.tasks[position]["attempt"],
+            "attempt": None if position is None else self._tasks[position]["attempt"],
             "action": str(action),
             "operator_id": self.operator,
             "on_behalf_of": None,
@@ -332,8 +346,8 @@ class JobRows:
             "metadata": metadata,
             "created_at": self.now,
         }
-        self.logs.append(SampleLog(position, about, row))
+        self._logs.append(_Log(position, about, row))
 
 
-def _as_row(blank: JobTaskRecord) -> Row:
-    return {name: getattr(blank, name) for name in _COPIED}
+def _as_row(task: JobTaskRecord) -> Row:
+    return {name: getattr(task, name) for name in _COPIED}

@@ -10,18 +10,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gwf.model import FlowRecord, JobStatus, JobTaskRecord, TaskType
+from gwf.model import FlowRecord, JobTaskRecord, TaskType
 from gwf.testing.habits import DEVELOPERS, HABITS, PRODUCT_MANAGERS
 from gwf.testing.office import WEEK_H, after_office_hours
 from gwf.testing.rows import JobRows
 
-_TOPICS = ("用户登录", "订单导出", "支付超时", "消息推送", "报表查询", "权限管理", "文件上传", "搜索")
+_TOPICS = (
+    "用户登录",
+    "订单导出",
+    "支付超时",
+    "消息推送",
+    "报表查询",
+    "权限管理",
+    "文件上传",
+    "搜索",
+)
 
 #: Spans are log-normal around their medians; these are the sigmas.
 _SPREAD_OF_WAITS = 0.9
 _SPREAD_OF_WORK = 0.6
 
-#: The last few jobs are this young at most, so that some are under way at the end.
+#: The last few jobs are at most so many office hours old, so that some are under way at the end.
 _N_YOUNG = 5
 _YOUNG_H = 20.0
 
@@ -54,8 +63,8 @@ def tell(
 def _creations(rng: random.Random, n_jobs: int, now: datetime, weeks: int) -> Sequence[datetime]:
     n_young = min(_N_YOUNG, n_jobs)
     ages = [rng.uniform(0, weeks * WEEK_H) for _ in range(n_jobs - n_young)]
-    ages += [rng.uniform(0, _YOUNG_H) for _ in range(n_young)]
-    return sorted(after_office_hours(now, -age) for age in ages)
+    ages += [_YOUNG_H * ((step + rng.random()) / _N_YOUNG) ** 2 for step in range(n_young)]
+    return sorted(min(after_office_hours(now, -age), now) for age in ages)
 
 
 class _NowIsReached(Exception):
@@ -90,7 +99,7 @@ class _Story:
         habit = HABITS[task.task_name]
         if self._happens(0.006):
             self._pause()
-        if self._happens(0.003):
+        if self._happens(0.0015):
             self._cancel(1, "需求取消")
             return
         self._wait(task, habit.wait_h)
@@ -98,7 +107,7 @@ class _Story:
             rows.skip(position, "改动很小, 不影响接口")
             return
         rows.start(position)
-        if self._happens(0.002):
+        if self._happens(0.001):
             self._cancel(habit.work_h / 2, "版本计划调整")
             return
         self._work(task, habit.work_h)
@@ -181,8 +190,3 @@ class _Story:
 
     def _happens(self, share: float) -> bool:
         return self.rng.random() < share
-
-
-def is_under_way(rows: JobRows) -> bool:
-    """Say whether the engine may go on with this job."""
-    return rows.job["status"] in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.FAILED)

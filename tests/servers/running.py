@@ -186,12 +186,14 @@ def _start(
     run = (*chroot, "setpriv", *user, "--pdeathsig=KILL")
     password, port = secrets.token_urlsafe(12), _free_port()
     common = (f"--datadir={inside}/data", "--character-set-server=utf8mb4", "--skip-name-resolve")
+    # A server that starts removes the temporary tables that it finds, also those of another one.
+    temporary = f"--tmpdir={inside}"
     network = ("--bind-address=127.0.0.1", f"--port={port}", "--port-open-timeout=5")
     files = (f"--socket={inside}/socket", f"--pid-file={inside}/pid", f"--init-file={inside}/sql")
     server = Server(
         name=name,
         url=f"mysql+pymysql://gwf:{password}@127.0.0.1:{port}",
-        command=(*run, *serve, *common, *network, *files),
+        command=(*run, *serve, *common, temporary, *network, *files),
         data=data,
         log=folder.resolve() / f"{name}.log",
     )
