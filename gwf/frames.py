@@ -183,7 +183,7 @@ class CutFrame(pd.DataFrame):
         """Return the table, then that it is cut."""
         return f"{super().__repr__()}\n[{self._note()}]"
 
-    def _repr_html_(self) -> str | None:  # type: ignore[override]  # pandas calls it an operation
+    def _repr_html_(self) -> str | None:
         table = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]  # as above
         return f"{table}<p role='status'>{self._note()}</p>"
 
@@ -303,7 +303,7 @@ def _typed(columns: Columns, schema: Schema) -> pd.DataFrame:
     )
 
 
-def _series(values: Any, dtype: Any) -> pd.Series[Any]:
+def _series(values: Any, dtype: Any) -> Any:
     if isinstance(values, pd.Series):
         return values.astype(dtype)
     if dtype == JSON:
@@ -313,7 +313,7 @@ def _series(values: Any, dtype: Any) -> pd.Series[Any]:
     return pd.Series(list(values), dtype=dtype)
 
 
-def _seconds(start: Sequence[Any], end: Sequence[Any]) -> pd.Series[Any]:
+def _seconds(start: Sequence[Any], end: Sequence[Any]) -> Any:
     """Return end − start in seconds, missing where either is."""
     passed = _series(end, INSTANT) - _series(start, INSTANT)
     return passed.dt.total_seconds().astype(SECONDS)

@@ -34,6 +34,11 @@ def columns_of(table: sa.FromClause, record: type[Any]) -> list[sa.ColumnElement
     return [table.c[field.name] for field in dataclasses.fields(record)]
 
 
+def fields_of(record: type[Any]) -> tuple[str, ...]:
+    """Return the names of the record's fields that an INSERT gives, so without the id."""
+    return tuple(field.name for field in dataclasses.fields(record) if field.name != "id")
+
+
 TASK_COLUMNS = columns_of(tasks, TaskRecord)
 FLOW_COLUMNS = columns_of(flows, FlowRecord)
 JOB_COLUMNS = columns_of(jobs, JobRecord)
@@ -122,7 +127,7 @@ def flow_task_frame(*, flow_ids: Sequence[int] | None, limit: int | None) -> sa.
 
 def job_frame(window: Window) -> sa.Select[Any]:
     """Select the frame ``jobs``; ``resumed_at`` and ``elapsed_us`` follow for the duration."""
-    query = sa.select(
+    query: sa.Select[Any] = sa.select(
         jobs.c.id.label("job_id"),
         jobs.c.job_name,
         jobs.c.flow_id,
@@ -202,7 +207,7 @@ def attempt_frame(window: Window) -> sa.Select[Any]:
 def log_frame(window: Window, *, action: Sequence[str] | None) -> sa.Select[Any]:
     """Select the frame ``logs``, in the order they were written."""
     logs = job_task_logs
-    query = (
+    query: sa.Select[Any] = (
         sa.select(
             logs.c.id.label("log_id"),
             logs.c.job_id,

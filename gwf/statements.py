@@ -103,7 +103,7 @@ class Statement:
             if conn.dialect.name != "sqlite":
                 return last  # MySQL counts from the first row of the statement
             if not last:
-                last = int(cursor.execute("SELECT last_insert_rowid()").fetchone()[0])  # type: ignore[union-attr,attr-defined]  # sqlite3's execute returns the cursor
+                last = int(cursor.execute("SELECT last_insert_rowid()").fetchone()[0])
             return last - len(rows) + 1
         finally:
             cursor.close()
@@ -153,7 +153,7 @@ def _run_batch(conn: Connection, sql: str, arguments: list[Any], expected: int) 
     try:
         cursor.execute(sql, arguments)
         counts = [int(cursor.rowcount)]
-        while cursor.nextset():  # type: ignore[attr-defined]  # PyMySQL has it, PEP 249 optional
+        while cursor.nextset():
             counts.append(int(cursor.rowcount))
     finally:
         cursor.close()
@@ -180,8 +180,8 @@ def _batches(dialect: Dialect, writes: Sequence[Write]) -> Iterator[tuple[str, l
 
 
 def _compiled(clause: sa.Select[Any] | sa.UpdateBase, dialect: Dialect) -> _Plan:
-    is_select = isinstance(clause, sa.Select)
-    is_packed = is_select and dialect.name != "sqlite"
+    selected = list(clause.selected_columns) if isinstance(clause, sa.Select) else []
+    is_packed = isinstance(clause, sa.Select) and dialect.name != "sqlite"
     compiled: Any = (_packed(clause) if is_packed else clause).compile(dialect=dialect)
     names = tuple(compiled.positiontup or ())
     encoders: dict[str, Converter] = {}
@@ -190,7 +190,7 @@ def _compiled(clause: sa.Select[Any] | sa.UpdateBase, dialect: Dialect) -> _Plan
         if encode is not None:
             encoders[name] = encode
     decoders: list[tuple[int, Converter]] = []
-    for index, column in enumerate(clause.selected_columns if is_select else ()):
+    for index, column in enumerate(selected):
         decode = _unpacker(column) if is_packed else _decoder(column, dialect)
         if decode is not None:
             decoders.append((index, decode))
@@ -201,7 +201,7 @@ def _decoder(column: sa.ColumnElement[Any], dialect: Dialect) -> Converter | Non
     return column.type.dialect_impl(dialect).result_processor(dialect, None)
 
 
-def _packed(clause: sa.Select[Any]) -> sa.Select[Any]:
+def _packed(clause: Any) -> Any:
     """Return the SELECT with all its columns in one JSON array; JSON columns travel as text."""
     columns = [
         sa.cast(column, sa.CHAR) if isinstance(column.type, sa.JSON) else column

@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gwf
-from gwf import migrate
-from gwf.database import open_database, read
+from gwf.database import read
 from gwf.tables import metadata
 
 APPROVED = "previous_task_result.status == 'approved'"
@@ -55,11 +54,7 @@ def steps_of(wf: gwf.Client, flow: object) -> list[tuple[int, str]]:
 @pytest.fixture(scope="module")
 def stage(databases: Any) -> Iterator[SimpleNamespace]:
     """Return a client and one of each thing; a refused call leaves all of them as they are."""
-    url = databases.new()
-    db = open_database(url)
-    migrate.upgrade(db)
-    db.close()
-    wf = gwf.connect(url)
+    wf = gwf.connect(databases.new())
     task, other = wf.create_task("代码开发"), wf.create_task("部署")
     retired = wf.update_task(wf.create_task("旧任务"), is_active=False)
     unused = wf.create_task("没用过")

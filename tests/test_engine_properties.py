@@ -117,15 +117,50 @@ def steps_of(positions: list[Position], tasks: list[gwf.Task]) -> list[gwf.Group
     return groups
 
 
-WHICH = st.integers(0, 14)
-FITS = st.sampled_from((True, True, True, False))
+@dataclass(frozen=True)
+class Options:
+    """Hold what a step may need; each verb takes its part."""
+
+    which: int
+    result: int
+    context: dict[str, int]
+    attempt: int | None
+    target: int
+    running: str
+    resume: str
+    force: bool
+    is_admin: bool
+
+
 NUMBERS = st.integers(-1, 3)
-CONTEXTS = st.dictionaries(st.sampled_from(("x", "y")), NUMBERS, max_size=2)
-ATTEMPTS = st.sampled_from((None, None, 0, 0, -1, 1))
-FLAGS = st.booleans()
-IS_ADMIN = st.sampled_from((True, True, False))
-RUNNINGS = st.sampled_from(("refuse", "cancel"))
-RESUMES = st.sampled_from(("through", "direct"))
+OPTIONS = st.builds(
+    Options,
+    which=st.integers(0, 14),
+    result=NUMBERS,
+    context=st.dictionaries(st.sampled_from(("x", "y")), NUMBERS, max_size=2),
+    attempt=st.sampled_from((None, None, None, 0, 0, 0, -1, 1)),
+    target=st.integers(0, 5),
+    running=st.sampled_from(("refuse", "cancel")),
+    resume=st.sampled_from(("through", "direct")),
+    force=st.booleans(),
+    is_admin=st.sampled_from((True, True, False)),
+)
+#: How often a legal verb is chosen, in relation to the others.
+WEIGHTS = {
+    "start": 3,
+    "complete": 3,
+    "rollback": 3,
+    "reopen_job": 3,
+    "retry": 2,
+    "resume_job": 2,
+    "start_job": 2,
+    "fail": 2,
+    "skip": 1,
+    "set_context": 1,
+    "pause_job": 1,
+    "cancel_job": 1,
+}
+VERBS = tuple(WEIGHTS)
 
 
 class Walk(RuleBasedStateMachine):
@@ -158,156 +193,39 @@ class Walk(RuleBasedStateMachine):
         if is_started:
             self._both("start_job", lambda: self.wf.start_job(self.handle))
 
-    # The verbs
+    # The steps
 
-    @rule(which=WHICH, fits=FITS, attempt=ATTEMPTS)
-    def start(self, which: int, fits: bool, attempt: int | None) -> None:
-        task = self._pick(which, fits, self.job.is_due)
-        self._on("start", task, attempt, self.wf.start_task)
+    @rule(choice=st.integers(0, 999), options=OPTIONS)
+    def do_what_is_legal(self, choice: int, options: Options) -> None:
+        """Choose among the verbs that the model accepts, so that walks come far."""
+        legal = self._legal(options)
+        verbs = [verb for verb in VERBS if legal[verb] for _ in range(WEIGHTS[verb])]
+        verb = verbs[choice % len(verbs)]
+        tasks = legal[verb]
+        self._apply(verb, tasks[options.which % len(tasks)], options)
 
-    @rule(which=WHICH, fits=FITS, attempt=ATTEMPTS, result=NUMBERS, context=CONTEXTS)
-    def complete(
-        self, which: int, fits: bool, attempt: int | None, result: int, context: dict[str, int]
-    ) -> None:
-        task = self._pick(which, fits, lambda one: one.status == "running")
-        self._on(
-            "complete",
-            task,
-            attempt,
-            self.wf.complete_task,
-            {"result": result, "context": context},
-        )
+    @rule(choice=st.integers(0, 999), options=OPTIONS)
+    def do_another_legal_thing(self, choice: int, options: Options) -> None:
+        """Double the share of legal verbs."""
+        self.do_what_is_legal(choice, options)
 
-    @rule(which=WHICH, fits=FITS, attempt=ATTEMPTS)
-    def fail(self, which: int, fits: bool, attempt: int | None) -> None:
-        task = self._pick(which, fits, lambda one: one.status == "running")
-        self._on(
-            "fail",
-            task,
-            attempt,
-            lambda one, **call: self.wf.fail_task(one, "broken", error_code="E1", **call),
-            only_model={"code": "E1"},
-        )
+    @rule(verb=st.sampled_from(VERBS), options=OPTIONS)
+    def do_anything(self, verb: str, options: Options) -> None:
+        """Apply any verb to any task."""
+        if verb != "cancel_job" or self.job.status != "running":
+            tasks = self.job.tasks
+            self._apply(verb, tasks[options.which % len(tasks)], options)
 
-    @rule(which=WHICH, fits=FITS, attempt=ATTEMPTS, force=FLAGS, is_admin=IS_ADMIN)
-    def skip(
-        self, which: int, fits: bool, attempt: int | None, force: bool, is_admin: bool
-    ) -> None:
-        task = self._pick(which, fits, self.job.is_due)
-        self._on(
-            "skip",
-            task,
-            attempt,
-            lambda one, **call: self.wf.skip_task(one, reason="not needed", **call),
-            {"force": force},
-            only_model={"is_admin": is_admin},
-        )
-
-    @rule(which=WHICH, fits=FITS, attempt=ATTEMPTS)
-    def retry(self, which: int, fits: bool, attempt: int | None) -> None:
-        task = self._pick(which, fits, lambda one: one.status == "failed")
-        self._on("retry", task, attempt, self.wf.retry_task)
-
-    @rule(which=WHICH, fits=FITS, values=CONTEXTS)
-    def write_context(self, which: int, fits: bool, values: dict[str, int]) -> None:
-        task = self._pick(which, fits, lambda one: one.status == "running")
-        answer = self._both(
-            "set_context",
-            lambda: self.wf.set_context(self.handle, values, task=self._id(task)),
-            task,
-            values=values,
-        )
-        assert self.outcome or answer == self.job.context
-
-    @rule(
-        which=WHICH,
-        fits=FITS,
-        attempt=ATTEMPTS,
-        to=st.integers(0, 5),
-        running=RUNNINGS,
-        resume=RESUMES,
-        force=FLAGS,
-        is_admin=IS_ADMIN,
-    )
-    def rollback(  # noqa: PLR0917 - hypothesis passes them by name
-        self,
-        which: int,
-        fits: bool,
-        attempt: int | None,
-        to: int,
-        running: str,
-        resume: str,
-        force: bool,
-        is_admin: bool,
-    ) -> None:
-        def can_send_back(one: Task) -> bool:
-            return bool(self.job.allowed_targets(one, running=running, force=force))
-
-        task = self._pick(which, fits, can_send_back)
-        allowed = self.job.allowed_targets(task, running=running, force=force)
-        options = {"running": running, "force": force}
-        assert self.wf.allowed_targets(self._id(task), **options) == allowed
-        sequences = (*sorted({one.sequence for one in self.job.tasks}), 1_000)
-        targets = allowed if fits and allowed else sequences
-        self._on(
-            "rollback",
-            task,
-            attempt,
-            lambda one, target, **call: self.wf.rollback_task(
-                one, to=target, reason="not good enough", **call
-            ),
-            {"target": targets[to % len(targets)], "resume": resume, **options},
-            only_model={"is_admin": is_admin},
-        )
-
-    @rule()
-    def start_job(self) -> None:
-        self._both("start_job", lambda: self.wf.start_job(self.handle))
-
-    @rule(chance=st.sampled_from((False, False, False, True)))
-    def cancel_job(self, chance: bool) -> None:
-        if chance or self.job.status == "completed":
-            self._both("cancel_job", lambda: self.wf.cancel_job(self.handle))
-
-    @rule()
-    def pause_job(self) -> None:
-        self._both("pause_job", lambda: self.wf.pause_job(self.handle))
-
-    @rule()
-    def resume_job(self) -> None:
-        self._both("resume_job", lambda: self.wf.resume_job(self.handle))
-
-    @rule(to=st.integers(0, 5), is_admin=IS_ADMIN)
-    def reopen_job(self, to: int, is_admin: bool) -> None:
-        sequences = (*sorted({one.sequence for one in self.job.tasks}), 1_000)
-        target = sequences[to % len(sequences)]
-        self._both(
-            "reopen_job",
-            lambda: self.wf.reopen_job(
-                self.handle, to=target, reason="a fault was found", **self._operator(is_admin)
-            ),
-            target=target,
-            is_admin=is_admin,
-        )
-
-    @rule(n=st.integers(1, 5), result=NUMBERS, context=CONTEXTS)
-    def go_on(self, n: int, result: int, context: dict[str, int]) -> None:
-        """Do what a job needs next, so that walks come far."""
+    @rule(n=st.integers(1, 8), options=OPTIONS)
+    def go_on(self, n: int, options: Options) -> None:
+        """Do what the job needs next, several times."""
         for _ in range(n):
-            if self.job.is_paused:
-                self.resume_job()
-            due = [task for task in self.job.tasks if self.job.is_due(task)]
-            busy = [task for task in self.job.tasks if task.status == "running"]
-            failed = [task for task in self.job.tasks if task.status == "failed"]
-            if due:
-                self._on("start", due[0], None, self.wf.start_task)
-            elif busy:
-                given = {"result": result, "context": context}
-                self._on("complete", busy[0], None, self.wf.complete_task, given)
-            elif failed and self.job.status == "failed":
-                self._on("retry", failed[-1], None, self.wf.retry_task)
-            else:
+            legal = self._legal(options)
+            order = ("start_job", "resume_job", "complete", "start", "retry")
+            verb = next((verb for verb in order if legal[verb]), None)
+            if verb is None:
                 return
+            self._apply(verb, legal[verb][-1], replace(options, attempt=None))
             self.check()
 
     @rule()
@@ -392,51 +310,60 @@ class Walk(RuleBasedStateMachine):
 
     # How a step is made
 
-    def _pick(self, which: int, fits: bool, suits: Callable[[Task], bool]) -> Task:
-        """Choose a task at random, where wanted among those that the verb suits."""
-        suitable = [task for task in self.job.tasks if suits(task)] if fits else []
-        among = suitable or self.job.tasks
-        return among[which % len(among)]
+    def _legal(self, options: Options) -> dict[str, list[Task | None]]:
+        """Return the tasks that each verb would be accepted for; None stands for the job."""
+        job = self.job
+        due = [task for task in job.tasks if job.is_due(task)]
+        busy = [task for task in job.tasks if task.status == "running"]
+        is_open = job.status in ("running", "failed")
+        how = {"running": options.running, "force": options.force}
+        return {
+            "start": due,
+            "skip": [task for task in due if task.position.is_optional or options.force],
+            "complete": busy,
+            "fail": busy,
+            "set_context": busy,
+            "retry": [task for task in job.tasks if is_open and task.status == "failed"],
+            "rollback": [t for t in job.tasks if is_open and job.allowed_targets(t, **how)],
+            "start_job": [None] * (job.status == "pending"),
+            "pause_job": [None] * (job.status == "running" and not job.is_paused),
+            "resume_job": [None] * (job.status == "running" and job.is_paused),
+            "reopen_job": [None] * (job.status == "completed"),
+            "cancel_job": [None] * (job.status == "cancelled" or options.which == 14),
+        }
 
-    def _id(self, task: Task) -> int:
-        return self.ids[self.job.tasks.index(task)]
-
-    def _operator(self, is_admin: bool) -> dict[str, Any]:
-        if not self.bench.has_directory:
-            return {"operator": 7}
-        return {"operator": "root" if is_admin else "mia"}
-
-    def _on(
-        self,
-        verb: str,
-        task: Task,
-        attempt: int | None,
-        call: Callable[..., Any],
-        arguments: dict[str, Any] | None = None,
-        *,
-        only_model: dict[str, Any] | None = None,
-    ) -> None:
-        """Apply a verb to a task on both sides; ``attempt`` counts from the current one."""
-        job_task_id, given, also = self._id(task), arguments or {}, only_model or {}
-        who = self._operator(also.get("is_admin", True))
-        if attempt is not None and task.attempt + attempt >= 1:
-            who["attempt"] = task.attempt + attempt
-        self.n_keys += 1
-        if self.n_keys % 3 == 0:
-            who["idempotency_key"] = f"key {self.n_keys}"
-
-        def engine() -> Any:
-            return call(job_task_id, **given, **who)
-
-        if who.get("attempt", task.attempt) != task.attempt:
-            self._compare(verb, "StaleAttempt", engine)  # rule T5
-            return
-        answer = self._both(verb, engine, task, **given, **also)
-        if self.outcome is None:
-            assert answer.status == task.status
-            if "idempotency_key" in who:
-                self.answered = (engine, answer)
-
+    def _apply(self, verb: str, task: Task | None, options: Options) -> None:
+        """Apply a verb to both sides, with its part of the options."""
+        wf, given, only_model = self.wf, {}, {}
+        self.attempt = options.attempt
+        match verb:
+            case "start":
+                call = wf.start_task
+            case "complete":
+                call = wf.complete_task
+                given = {"result": options.result, "context": options.context}
+            case "fail":
+                call = partial(wf.fail_task, error_message="broken", error_code="E1")
+            case "skip":
+                call = partial(wf.skip_task, reason="not needed")
+                given = {"force": options.force}
+            case "retry":
+                call = wf.retry_task
+            case "rollback":
+                self._roll_back(task, options)
+                return
+            case "set_context":
+                self._set_context(task, options)
+                return
+            case "reopen_job":
+                self._reopen(options)
+                return
+            case _:
+                self._both(verb, partial(getattr(wf, verb), self.handle))
+                return
+        if verb == "skip":
+            only_model = {"is_admin": options.is_admin}
+        self._on(verb, task, call, given, options, only_model)
     def _both(
         self, verb: str, engine: Callable[[], Any], task: Task | None = None, **arguments: Any
     ) -> Any:

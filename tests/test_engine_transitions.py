@@ -472,6 +472,17 @@ def test_reading_a_job_logs_nothing(wf: gwf.Client) -> None:
     assert len(job.logs()) == n_rows
 
 
+def test_set_context_as_a_task_of_another_job(wf: gwf.Client) -> None:
+    """T8: values are written to the job that is named, by a running task of its own, or not at all."""
+    job = started(wf, "A")
+    other = wf.create_job("F", "other").start()
+    task = other.task("A").start()
+    with unchanged(job), unchanged(other), pytest.raises(gwf.GwfError):
+        wf.set_context(job, {"n": 1}, task=task)
+    with unchanged(job), pytest.raises(gwf.Conflict, match="running"):
+        wf.set_context(job, {"n": 1}, task=job.task("A"))
+
+
 # T9, T10: definitions
 
 
@@ -679,7 +690,7 @@ def test_retry_task_opens_the_next_attempt(wf: gwf.Client) -> None:
     assert (task.status, task.attempt) == ("pending", 2)
     assert (task.error_code, task.error_message) == (None, None)
     assert (task.operator_id, task.started_at, task.completed_at) == (None, None, None)
-    assert task.ready_at > failed.completed_at
+    assert task.ready_at >= failed.completed_at
     assert (job.status, job.record.completed_at, job.record.n_done) == ("running", None, 0)
     kept = task.previous_attempt
     assert (kept.attempt, kept.status, kept.operator_id) == (1, "failed", 1)

@@ -102,7 +102,7 @@ class Definitions(Door):
 
         def work(conn: Connection) -> Flow:
             found = positions(wanted, lambda task: self._task_id(conn, task))
-            return Flow(self, definitions.create_flow(conn, values, found))
+            return Flow(self._client, definitions.create_flow(conn, values, found))
 
         return self._write(work)
 
@@ -127,7 +127,7 @@ class Definitions(Door):
             if wanted is not None:
                 found = positions(wanted, lambda task: self._task_id(conn, task))
             flow_id = self._flow_id(conn, flow)
-            return Flow(self, definitions.update_flow(conn, flow_id, values, found))
+            return Flow(self._client, definitions.update_flow(conn, flow_id, values, found))
 
         return self._write(work)
 
@@ -148,5 +148,6 @@ class Definitions(Door):
         FlowNotFound
         """
         return Flow(
-            self, self._read(lambda conn: definitions.get_flow(conn, self._flow_id(conn, which)))
+            self._client,
+            self._read(lambda conn: definitions.get_flow(conn, self._flow_id(conn, which))),
         )

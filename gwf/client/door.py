@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.engine import Connection
 
@@ -17,6 +17,9 @@ from gwf.engine import definitions
 from gwf.errors import Invalid
 from gwf.limits import checked_choice, checked_id, checked_operator, checked_whole
 from gwf.model import Call, JobRecord
+
+if TYPE_CHECKING:
+    from gwf.client import Client
 
 Answer = TypeVar("Answer")
 Operator = int | str | None
@@ -32,6 +35,11 @@ class Door:
     database: Database
     user: int | str | None
 
+    @property
+    def _client(self) -> Client:
+        """Return the whole client, which every door is a part of."""
+        return cast("Client", self)
+
     def _call(self, operator: Operator, **rest: Any) -> Call:
         who = checked_operator(operator)
         return Call(operator=self.user if who is None else who, **rest)
@@ -46,7 +54,7 @@ class Door:
     ) -> Job:
         job_id = id_of("job", job)
         call = self._call(operator, idempotency_key=idempotency_key)
-        return Job(self, self._write(lambda conn: verb(conn, job_id, call, **arguments)))
+        return Job(self._client, self._write(lambda conn: verb(conn, job_id, call, **arguments)))
 
     def _task_verb(
         self,
@@ -61,7 +69,9 @@ class Door:
         call = self._call(
             operator, attempt=attempt_of(task, attempt), idempotency_key=idempotency_key
         )
-        return JobTask(self, self._write(lambda conn: verb(conn, job_task_id, call, **arguments)))
+        return JobTask(
+            self._client, self._write(lambda conn: verb(conn, job_task_id, call, **arguments))
+        )
 
     def _task_id(self, conn: Connection, which: TaskLike) -> int:
         if isinstance(which, Task):

@@ -26,12 +26,14 @@ class JobTasks(Door):
         JobTaskNotFound
         """
         job_task_id = id_of("job task", which)
-        return JobTask(self, self._read(lambda conn: lookup.job_task(conn, job_task_id)))
+        return JobTask(self._client, self._read(lambda conn: lookup.job_task(conn, job_task_id)))
 
     def task_of_job(self, job: JobLike, which: int | str) -> JobTask:
         """Return the task of a job by its name, or by its sequence; see ``Job.task``."""
         job_id = id_of("job", job)
-        return JobTask(self, self._read(lambda conn: lookup.task_of_job(conn, job_id, which)))
+        return JobTask(
+            self._client, self._read(lambda conn: lookup.task_of_job(conn, job_id, which))
+        )
 
     def previous_attempt(self, task: JobTaskLike) -> AttemptRecord | None:
         """Return the attempt before the current one, with its result; None for the first."""
@@ -193,7 +195,7 @@ class JobTasks(Door):
         def work(conn: Connection) -> JobTask:
             target = lookup.sequence_for(conn, job_task_id, to)
             request = SendBack(target, why, running, resume, force)
-            return JobTask(self, sendback.rollback_task(conn, job_task_id, call, request))
+            return JobTask(self._client, sendback.rollback_task(conn, job_task_id, call, request))
 
         return self._write(work)
 

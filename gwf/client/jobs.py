@@ -40,7 +40,7 @@ class Jobs(Door):
         call = self._call(created_by, idempotency_key=idempotency_key)
         new = NewJob(name, context or {})
         return Job(
-            self,
+            self._client,
             self._write(
                 lambda conn: jobs.create_job(conn, self._flow_id(conn, flow), call, job=new)
             ),
@@ -66,7 +66,7 @@ class Jobs(Door):
         records = self._write(
             lambda conn: jobs.create_jobs(conn, self._flow_id(conn, flow), call, new_jobs=wanted)
         )
-        return [Job(self, record) for record in records]
+        return [Job(self._client, record) for record in records]
 
     def job(self, which: JobLike) -> Job:
         """Return the job of this id.
@@ -75,7 +75,7 @@ class Jobs(Door):
         ------
         JobNotFound
         """
-        return Job(self, self.job_record(id_of("job", which)))
+        return Job(self._client, self.job_record(id_of("job", which)))
 
     def job_record(self, job_id: int) -> JobRecord:
         """Return the row of a job as it is now."""
@@ -156,7 +156,7 @@ class Jobs(Door):
         def work(conn: Connection) -> Job:
             target = lookup.sequence_of(conn, job_id, to)
             record = sendback.reopen_job(conn, job_id, call, target=target, reason=reason)
-            return Job(self, record)
+            return Job(self._client, record)
 
         return self._write(work)
 
@@ -169,7 +169,7 @@ class Jobs(Door):
         """
         job_id = id_of("job", job)
         record = self._read(lambda conn: lookup.next_task(conn, job_id))
-        return None if record is None else JobTask(self, record)
+        return None if record is None else JobTask(self._client, record)
 
     def explain(self, job: JobLike) -> Explanation:
         """Return why the job waits, on whom, since when, and what is legal next.

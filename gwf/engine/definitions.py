@@ -5,7 +5,7 @@ Jobs copy what they need when they are created, so an edit here never touches a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -42,8 +42,8 @@ _FLOW_BY_ID = Statement(
 _LOCK_FLOW = Statement(
     sa.select(*queries.FLOW_COLUMNS).where(flows.c.id == sa.bindparam("flow_id")).with_for_update()
 )
-_TASK_FIELDS = tuple(column.key for column in queries.TASK_COLUMNS if column.key != "id")
-_FLOW_FIELDS = tuple(column.key for column in queries.FLOW_COLUMNS if column.key != "id")
+_TASK_FIELDS = queries.fields_of(TaskRecord)
+_FLOW_FIELDS = queries.fields_of(FlowRecord)
 _POSITION_FIELDS = (
     "flow_id",
     "task_id",
@@ -245,7 +245,7 @@ def find_flows(conn: Connection, name: str) -> list[FlowRecord]:
 
 
 def _checked_task(values: Mapping[str, Any]) -> dict[str, Any]:
-    checks = {
+    checks: dict[str, Callable[[Any], Any]] = {
         "name": lambda value: checked_name("task name", value),
         "task_type": lambda value: checked_choice("task type", value, TaskType),
         "description": lambda value: checked_text("description", value),
@@ -256,7 +256,7 @@ def _checked_task(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_flow(values: Mapping[str, Any]) -> dict[str, Any]:
-    checks = {
+    checks: dict[str, Callable[[Any], Any]] = {
         "name": lambda value: checked_name("flow name", value),
         "version": lambda value: checked_name("version", value, longest=MAX_VERSION),
         "description": lambda value: checked_text("description", value),

@@ -43,7 +43,7 @@ def start_task(conn: Connection, job_task_id: int, call: Call) -> JobTaskRecord:
     """
 
     def change(state: JobState, task: JobTaskRecord) -> JobTaskRecord:
-        _expect_due(state, task, "start")
+        _expect_due(state, task, "started")
         return state.change_task(
             task,
             Action.START,
@@ -159,7 +159,7 @@ def skip_task(
     why = checked_reason(reason, verb="a forced skip") if force else checked_text("reason", reason)
 
     def change(state: JobState, task: JobTaskRecord) -> JobTaskRecord:
-        _expect_due(state, task, "skip")
+        _expect_due(state, task, "skipped")
         if not task.is_optional:
             _expect_force(state, task, force)
         skipped = state.change_task(
@@ -281,15 +281,15 @@ def _by(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
 def _expect_running(state: JobState, task: JobTaskRecord, verb: str) -> None:
     if task.status == JobTaskStatus.RUNNING:
         return
-    error = state.conflict(f"cannot {verb} {task.label}", task)
+    error = state.conflict(f"only a running task can {verb}", task)
     is_late = task.error_code == CANCELLED or task.attempt > 1 or state.job.status == "cancelled"
     raise state.refused(error, task) if is_late else error
 
 
-def _expect_due(state: JobState, task: JobTaskRecord, verb: str) -> None:
+def _expect_due(state: JobState, task: JobTaskRecord, done: str) -> None:
     """Refuse unless the task is pending and due, naming what blocks it (rule P1)."""
     if task.status not in (JobTaskStatus.PENDING, JobTaskStatus.ROLLED_BACK):
-        raise state.conflict(f"cannot {verb} {task.label}", task)
+        raise state.conflict(f"only a pending task can be {done}", task)
     if not is_due(state.job, task):
         raise NotDue(
             task.label,

@@ -53,7 +53,7 @@ _FLOW = Statement(
     .where(flows.c.id == sa.bindparam("flow_id"))
     .with_for_update(read=True)
 )
-_JOB_FIELDS = tuple(column.key for column in queries.JOB_COLUMNS if column.key != "id")
+_JOB_FIELDS = queries.fields_of(JobRecord)
 _INSERT_JOB = Statement(jobs.insert().values({name: sa.bindparam(name) for name in _JOB_FIELDS}))
 _INCREMENT = Statement(sa.select(sa.literal_column("@@auto_increment_increment")))
 

@@ -92,13 +92,14 @@ class JobState:
     def conflict(self, message: str, task: JobTaskRecord | None = None) -> Conflict:
         """Return a Conflict that names the state found and what would be legal."""
         if task is None:
+            job = self.job
             return Conflict(
-                f"{message}; job {self.job.id} is {self.job.status}",
-                found=self.job.status,
-                legal=legal_job_verbs(self.job),
+                f"job {job.id} is {job.status}; {message}",
+                found=job.status,
+                legal=legal_job_verbs(job),
             )
         return Conflict(
-            f"{message}; {task.label} is {task.status}",
+            f"{task.label} is {task.status}; {message}",
             found=task.status,
             legal=legal_task_verbs(self.job, task),
         )
@@ -323,6 +324,5 @@ def _changed_fields(before: Record, after: Record) -> tuple[str, ...]:
     """Return the names of the fields that differ, in their order."""
     if before is after:
         return ()
-    return tuple(
-        name for name in type(before).__slots__ if getattr(before, name) != getattr(after, name)
-    )
+    names: tuple[str, ...] = type(before).__slots__
+    return tuple(name for name in names if getattr(before, name) != getattr(after, name))

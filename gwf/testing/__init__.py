@@ -13,5 +13,6 @@ from __future__ import annotations
 from gwf.testing.clock import FixedClock, scratch_client
 from gwf.testing.flows import sample_flows
 from gwf.testing.history import sample_history
+from gwf.testing.jobs import sample_job
 
-__all__ = ["FixedClock", "sample_flows", "sample_history", "scratch_client"]
+__all__ = ["FixedClock", "sample_flows", "sample_history", "sample_job", "scratch_client"]
