@@ -52,7 +52,8 @@ _LOST = frozenset(
         0,  # PyMySQL: the connection was closed on our side
     }
 )
-_CONTENDED = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT})
+#: A duplicate key means that another call was first; the check that found no row is made again.
+_CONTENDED = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY})
 
 
 @dataclass(slots=True)

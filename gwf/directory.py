@@ -44,6 +44,7 @@ class Actor:
     operator_id: int | None
     roles: tuple[str, ...] = ()
     is_verified: bool = False
+    is_active: bool = True
 
     @property
     def is_admin(self) -> bool:
@@ -63,8 +64,6 @@ def identify(conn: Connection, operator: int | str | None, *, open_mode: bool) -
     ------
     UserNotFound
         The directory holds people, but not this one.
-    NotAllowed
-        The user is not active.
     Invalid
         A name while the directory is empty.
     """
@@ -82,10 +81,21 @@ def identify(conn: Connection, operator: int | str | None, *, open_mode: bool) -
         rows = _BY_ID.fetch(conn, user_id=operator)
     if not rows:
         raise UserNotFound(operator)
-    user_id, name, is_active, _ = rows[0]
-    if not is_active:
-        raise NotAllowed(f"user {name!r} is not active", needs="an active user")
-    return Actor(user_id, tuple(row[3] for row in rows if row[3] is not None), is_verified=True)
+    user_id, _, is_active, _ = rows[0]
+    roles = tuple(row[3] for row in rows if row[3] is not None)
+    return Actor(user_id, roles, is_verified=True, is_active=is_active)
+
+
+def expect_active(actor: Actor) -> None:
+    """Let an active user act, or anybody in open mode.
+
+    Raises
+    ------
+    NotAllowed
+        The user was deactivated.
+    """
+    if not actor.is_active:
+        raise NotAllowed(f"user {actor.operator_id} is not active", needs="an active user")
 
 
 def authorise(actor: Actor, what: str, *, open_mode: bool, needs_admin: bool) -> None:
@@ -113,10 +123,11 @@ def add_user(
         A name or a role that is empty or too long.
     """
     wanted = checked_name("user", name)
+    shown = None if display_name is None else checked_name("display name", display_name)
     if _BY_NAME.fetch(conn, name=wanted):
         raise Conflict(f"user {wanted!r} exists already", found="exists", legal=("grant", "revoke"))
     user_id = _INSERT_USER.insert(
-        conn, name=wanted, display_name=display_name, is_active=True, created_at=now, updated_at=now
+        conn, name=wanted, display_name=shown, is_active=True, created_at=now, updated_at=now
     )
     for role in dict.fromkeys(checked_name("role", role) for role in roles):
         _INSERT_ROLE.insert(conn, user_id=user_id, role=role)

@@ -47,6 +47,7 @@ MAX_TASK_ROWS = 80  #: With more rows, and more than ``_FEW_JOBS`` jobs, each jo
 _FEW_JOBS = 8
 _WORDY_PX = 14  # rows at least this high have texts in and behind their bars
 _NEUTRAL = "#777777"  # more than 4 to 1 on white and on the #111111 of dark themes
+_FAINT = "rgba(128,128,128,0.25)"
 _FONTS = "Noto Sans CJK SC, Microsoft YaHei, PingFang SC, sans-serif"
 _BACK = STATUS_COLOURS["rolled_back"]
 _KEYS = {"waiting": STATUS_COLOURS["pending"], **STATUS_COLOURS}
@@ -54,12 +55,10 @@ _WORDS = {key: key.replace("_", " ") for key in _KEYS}
 _THIN = ("waiting", "pending")
 _OPEN = ("pending", "running")
 _URGENCY = ("failed", "running", "pending", "rolled_back", "completed", "skipped")
-_TIMES = ["ready_at", "started_at", "completed_at", "due_at"]
-_ENDS = ["ready_at", "wait_to", "started_at", "work_to", "completed_at"]
 _IDS = ["job_task_id", "job_id", "sequence", "attempt", "operator_id"]
 _TEXT = ["job_name", "task_name", "status", "result", "error_code", "error_message"]
-_SPANS = (("ready_at", "ready", "waited"), ("started_at", "start", "worked"))
-_SPANS += (("completed_at", "end", ""), ("due_at", "due", ""))
+_TIMES = (("ready", "waited"), ("started", "worked"), ("completed", ""), ("due", ""))
+_ENDS = ["ready_at", "wait_to", "started_at", "work_to", "completed_at"]
 _OUTCOME = (("result", "result"), ("error_code", "error"), ("error_message", "message"))
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 _EMPTY = {"text": "no attempts yet", "showarrow": False, "font_size": 16}
@@ -83,9 +82,10 @@ def timeline(
     """Draw when each attempt waited and was worked on, one row per task, first at the top.
 
     Waiting is thin and grey, work is solid in the colour of its status, and what is open is hatched
-    up to ``now``. A diamond is a skip, a cross a failure, a dotted arrow a send-back or a reopening.
+    up to ``now``. A diamond is a skip, a cross a failure, a dotted arrow a send-back or reopening.
     More than ``MAX_TASK_ROWS`` rows of more than eight jobs become one row per job; more than
-    ``MAX_BARS`` bars become lines, without hatching and attempt numbers.
+    ``MAX_BARS`` bars become lines, without hatching and attempt numbers. It is as wide as its place
+    and less than 2,200 pixels high; without attempts it says so.
 
     Parameters
     ----------
@@ -98,15 +98,11 @@ def timeline(
     title : str, optional
         Shown above the figure.
 
-    Returns
-    -------
-    Figure
-        As wide as its place and less than 2,200 pixels high; one without rows says so in words.
-
     Raises
     ------
     Invalid
-        A time or a zone is missing or unknown, a column is missing, or it is too many bars.
+        ``now`` has no zone, ``tz`` is unknown, a column is missing, or there are more than
+        ``MAX_SEGMENTS`` bars.
     """
     from plotly.graph_objects import Figure
 
@@ -116,7 +112,7 @@ def timeline(
     frame = _ordered(attempts, moment)
     labels = _place(frame)
     backs = _send_backs(frame)
-    for name in (*_TIMES, "wait_to", "work_to", "now"):
+    for name in [*_ENDS, "due_at", "now"]:
         frame[name] = frame[name].dt.tz_convert(zone).dt.tz_localize(None).dt.as_unit("ms")
     frame["hover"] = _hover(frame)
     bars = _bars(frame)
@@ -124,22 +120,17 @@ def timeline(
         most = f"at most {MAX_SEGMENTS:,}; narrow the frame by flow, status or time"
         raise Invalid("number of bars", len(bars), expected=most)
     px = min(26.0, 2000 / len(labels))
-    is_small = len(bars) <= MAX_BARS
-    traces = [*(_svg_bars if is_small else _webgl_bars)(bars, px), *_marks(frame, bars, px)]
-    traces += _arrows(frame, backs, px)
+    traces = [*_bar_traces(bars, px), *_marks(frame, bars, px), *_arrows(frame, backs, px)]
     for trace in {trace["legendgroup"]: trace for trace in reversed(traces)}.values():
         trace["showlegend"] = True
-    for trace in () if is_small else traces:
+    for trace in traces if len(bars) > MAX_BARS else ():
         trace["type"] = "scattergl"
     layout = _layout(title, px * len(labels)) | _axes(frame, labels, px, tz)
     return Figure(data=[*traces, *_words(frame, px)], layout=layout)
 
 
 def write_page(figure: Figure, path: str | Path, *, title: str) -> Path:
-    """Write the figure as one HTML page that makes no network request, and return its path.
-
-    plotly.js is part of the page (about 5 MB), and a policy in it forbids every request.
-    """
+    """Write the figure and plotly.js as one HTML page that may make no request; return its path."""
     config = {"responsive": True, "displaylogo": False}
     chart = figure.to_html(full_html=False, include_plotlyjs=True, config=config)
     page = Path(path)
@@ -160,17 +151,12 @@ def _checked(tz: str, now: datetime | None) -> tuple[ZoneInfo, pd.Timestamp]:
 
 def _ordered(attempts: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
     """Return the attempts by job, sequence, task name and attempt, the open ones ended at now."""
-    columns = [*_IDS, *_TEXT, *_TIMES]
-    missing = [name for name in columns if name not in attempts.columns]
-    if missing:
+    needed = [*_IDS, *_TEXT, *(f"{name}_at" for name, _ in _TIMES)]
+    if missing := [name for name in needed if name not in attempts.columns]:
         raise Invalid("attempts without", missing, expected="all columns of the frame attempts")
     keys = [attempts[name] for name in ("attempt", "job_task_id", "sequence", "job_id")]
     keys.insert(2, pd.Series(pd.factorize(attempts["task_name"], sort=True)[0]))
-    frame = attempts[columns].iloc[np.lexsort(keys)].reset_index(drop=True)
-    for name in _TIMES:
-        if not isinstance(frame[name].dtype, pd.DatetimeTZDtype):
-            raise Invalid(name, str(frame[name].dtype), expected="times with a time zone")
-        frame[name] = frame[name].dt.tz_convert("UTC").dt.as_unit("us")
+    frame = pd.DataFrame(attempts)[needed].iloc[np.lexsort(keys)].reset_index(drop=True)
     frame["status"] = status = frame["status"].astype(object)
     ready, started, done = frame["ready_at"], frame["started_at"], frame["completed_at"]
     is_waiting = status.eq("pending") & started.isna()
@@ -181,10 +167,7 @@ def _ordered(attempts: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
 
 
 def _place(frame: pd.DataFrame) -> dict[str, str]:
-    """Give each attempt its row ``y``, its share of it and its texts; return the rows' labels.
-
-    Parallel tasks share the row of their job; else several jobs each have a row for their name.
-    """
+    """Give each attempt its row, or its lane in the row of its job; return the labels of rows."""
     job, task = (pd.Series(pd.factorize(frame[name])[0]) for name in ("job_id", "job_task_id"))
     n_jobs, n_tasks = job.iloc[-1] + 1, task.iloc[-1] + 1
     is_per_job = bool(n_jobs > _FEW_JOBS and n_jobs + n_tasks > MAX_TASK_ROWS)
@@ -209,11 +192,10 @@ def _place(frame: pd.DataFrame) -> dict[str, str]:
 def _send_backs(frame: pd.DataFrame) -> list[tuple[int, int, bool]]:
     """Return the attempt each send-back left, the one it went back to, and if that is due again.
 
-    The frame does not say when an attempt was superseded, but at that moment its target is due
-    again. So the attempts rolled back are read by when the next attempt of their task was due: the
-    first opens a send-back, and those from its sequence on that had ended by then belong to it; it
-    left the highest sequence that was worked on. What is not due again (a paused job, a frame cut
-    by a filter) is one send-back per job.
+    The frame does not say when an attempt was superseded, but then its target is due again. So the
+    attempts rolled back are read by when the next attempt of their task was due: the first opens a
+    send-back, those from its sequence on that had ended by then belong to it, and it left the
+    highest one that was worked on. What is not due again is one send-back per job.
     """
     after = frame[["job_task_id", "attempt", "ready_at"]].shift(-1)
     follows = after["job_task_id"].eq(frame["job_task_id"]) & after["ready_at"].notna()
@@ -221,7 +203,7 @@ def _send_backs(frame: pd.DataFrame) -> list[tuple[int, int, bool]]:
     is_own, is_worked = frame["error_code"] != "cancelled", frame["started_at"].notna()
     known = frame.assign(at=at, follows=follows, is_own=is_own, is_worked=is_worked)
     known = known[frame["status"].eq("rolled_back") & frame["completed_at"].notna()]
-    found: dict[int, list[list[Any]]] = {}
+    found: dict[Any, list[list[Any]]] = {}
     for row in known.sort_values(["job_id", "at", "sequence"]).itertuples():
         events = found.setdefault(row.job_id, [])
         fits = (e for e in events if row.completed_at <= e[0].at and e[0].sequence <= row.sequence)
@@ -241,8 +223,9 @@ def _hover(frame: pd.DataFrame) -> list[str]:
     columns: list[Any] = [_said(frame[name]) for name in ("task_name", "job_name")]
     columns += [frame["job_id"], frame["attempt"], frame["status"].map(_WORDS)]
     columns += [_said(frame["operator_id"], ", operator ")]
-    for name, word, lasted in _SPANS:
-        texts = np.datetime_as_string(frame[name].to_numpy(), unit="s").tolist()
+    for name, lasted in _TIMES:
+        texts = np.datetime_as_string(frame[f"{name}_at"].to_numpy(), unit="s").tolist()
+        word = name.replace("completed", "ended")
         columns += [["" if t == "NaT" else f"<br>{word} {t.replace('T', ' ')}" for t in texts]]
         if lasted:
             seconds = frame[lasted].dt.total_seconds().fillna(-1).tolist()
@@ -283,10 +266,7 @@ def _said(values: pd.Series[Any], word: str = "") -> _Array:
 
 
 def _bars(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per bar: ``start``, ``end``, its ``key`` in the legend, and its attempt's.
-
-    Where clocks go back, an end may stand before its start; such a bar has no length.
-    """
+    """Return one row per bar: ``start``, ``end``, its ``key`` in the legend, and its attempt's."""
     status, is_unworked = frame["status"], frame["work_to"].isna()
     waiting = status.where(status == "pending", "waiting")
     kinds = (("ready_at", "wait_to", waiting, is_unworked), ("started_at", "work_to", status, True))
@@ -295,6 +275,7 @@ def _bars(frame: pd.DataFrame) -> pd.DataFrame:
         common.assign(start=frame[start], end=frame[end], key=key, is_main=is_main)
         for start, end, key, is_main in kinds
     ).dropna(subset=["start", "end"])
+    # Where clocks go back, an end may stand before its start; such a bar has no length.
     return bars.assign(end=bars["end"].clip(lower=bars["start"]))
 
 
@@ -306,29 +287,25 @@ def _named(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, _Dict]]:
         yield key, part, named | {"hovertext": part["hover"], "hoverinfo": "text"}
 
 
-def _svg_bars(bars: pd.DataFrame, px: float) -> Iterator[_Dict]:
+def _bar_traces(bars: pd.DataFrame, px: float) -> Iterator[_Dict]:
     for key, part, trace in _named(bars):
-        width = part["height"] * (0.2 if key in _THIN else 0.8)
+        start, end, share = part["start"], part["end"], 0.2 if key in _THIN else 0.8
+        if len(bars) > MAX_BARS:
+            x = part[["start", "end"]].assign(gap=None).astype("datetime64[ms]").to_numpy()
+            line = {"color": _KEYS[key], "width": max(1, px * share)}
+            line["dash"] = "dot" if key in _OPEN else "solid"
+            trace |= {"hovertext": None, "hoverinfo": "skip", "mode": "lines", "line": line}
+            yield trace | {"x": x.ravel(), "y": part["y"].repeat(3)}
+            continue
         marker: _Dict = {"color": _KEYS[key], "line_width": 0}
         if key in _OPEN:
             marker |= {"pattern_shape": "/", "pattern_size": 6, "pattern_fillmode": "overlay"}
         if key not in _THIN and px >= _WORDY_PX:
             trace |= {"text": part["number"], "textposition": "inside", "textangle": 0}
-            trace["insidetextanchor"] = "middle"
-        length = (part["end"] - part["start"]).to_numpy().astype(float)
-        trace |= {"type": "bar", "orientation": "h", "y": part["y"], "base": part["start"]}
-        trace |= {"x": length, "width": width, "offset": part["lane"] - width / 2}
-        yield trace | {"marker": marker}
-
-
-def _webgl_bars(bars: pd.DataFrame, px: float) -> Iterator[_Dict]:
-    for key, part, trace in _named(bars):
-        x = np.full((len(part), 3), np.datetime64("NaT"), dtype="datetime64[ms]")
-        x[:, 0], x[:, 1] = part["start"], part["end"]
-        width = max(1, px * (0.2 if key in _THIN else 0.8))
-        line = {"color": _KEYS[key], "width": width, "dash": "dot" if key in _OPEN else "solid"}
-        trace |= {"mode": "lines", "x": x.ravel(), "y": part["y"].repeat(3), "line": line}
-        yield trace | {"hovertext": None, "hoverinfo": "skip"}
+        width = part["height"] * share
+        trace |= {"type": "bar", "orientation": "h", "insidetextanchor": "middle", "base": start}
+        trace |= {"x": (end - start).to_numpy().astype(float), "y": part["y"], "width": width}
+        yield trace | {"offset": part["lane"] - width / 2, "marker": marker}
 
 
 def _marks(frame: pd.DataFrame, bars: pd.DataFrame, px: float) -> Iterator[_Dict]:
@@ -363,16 +340,11 @@ def _arrows(frame: pd.DataFrame, backs: list[tuple[int, int, bool]], px: float) 
     marker: _Dict = {"symbol": "triangle-left" if is_inside else "triangle-up", "opacity": 1}
     marker |= {"size": np.tile([min(11, 4 + px / 2), 0, 0], len(backs)), "color": _BACK}
     marker |= {"line": {"width": int(px >= _WORDY_PX), "color": "#ffffff"}}
-    look: _Dict = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "marker": marker,
-        "name": "sent back",
-    }
+    look: _Dict = {"type": "scatter", "mode": "lines+markers", "marker": marker}
     look |= {"x": np.column_stack([at, at, np.full(len(at), "NaT", at.dtype)]).ravel()}
     look |= {"y": np.column_stack([y[target], y[left], y[left]]).ravel(), "hoverinfo": "text"}
     look |= {"line": {"width": 1.5, "dash": "dot", "color": _BACK}, "legendgroup": "sent back"}
-    yield look | {"hovertext": text.repeat(3)}
+    yield look | {"hovertext": text.repeat(3), "name": "sent back"}
 
 
 def _words(frame: pd.DataFrame, px: float) -> Iterator[_Dict]:
@@ -380,22 +352,15 @@ def _words(frame: pd.DataFrame, px: float) -> Iterator[_Dict]:
     if px < _WORDY_PX:
         return
     ends = frame[_ENDS].max(axis=1)
-    at = ends.groupby(frame["y"]).transform("max")
-    at = at.fillna(ends.groupby(frame["job_id"]).transform("max")).fillna(ends.max())
-    at = at.fillna(frame["now"])
+    at = ends.groupby(frame["y"]).transform("max").fillna(ends.max()).fillna(frame["now"])
     rank = frame["status"].map({status: rank for rank, status in enumerate(_URGENCY)})
     last = frame.assign(at=at, rank=rank).drop_duplicates("job_task_id", keep="last")
     last = last.sort_values(["y", "rank", "sequence"]).drop_duplicates("y")
     is_late = last["due_at"].lt(last["now"]) & last["status"].isin(_OPEN)
     text = (last["status"].map(_WORDS) + " " + last["number"]).str.rstrip()
     text = "\u2003" + text + np.where(is_late, ", overdue", "")
-    look: _Dict = {
-        "type": "scatter",
-        "mode": "text",
-        "textposition": "middle right",
-        "hoverinfo": "skip",
-    }
-    look |= {"cliponaxis": False, "showlegend": False, "name": "status"}
+    look: _Dict = {"type": "scatter", "mode": "text", "textposition": "middle right"}
+    look |= {"cliponaxis": False, "showlegend": False, "name": "status", "hoverinfo": "skip"}
     yield look | {"x": last["at"], "y": last["y"], "text": text}
 
 
@@ -405,13 +370,13 @@ def _layout(title: str | None, rows_px: float) -> _Dict:
     layout: _Dict = {"template": "none", "autosize": True, "height": round(rows_px) + top + 60}
     layout |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": font}
     layout |= {"barmode": "overlay", "hovermode": "closest"}
-    layout["margin"] = {"l": 20, "r": 20, "t": top, "b": 60}
-    layout["uniformtext"] = {"minsize": 8, "mode": "hide"}
-    layout["hoverlabel"] = {"align": "left", "bgcolor": "#222222", "font_color": "#f5f5f5"}
-    layout["legend"] = {"orientation": "h", "x": 0, "y": 1 + 18 / rows_px, "yanchor": "bottom"}
+    layout |= {"margin": {"l": 20, "r": 20, "t": top, "b": 60}}
+    layout |= {"uniformtext": {"minsize": 8, "mode": "hide"}}
+    layout |= {"hoverlabel": {"align": "left", "bgcolor": "#222222", "font_color": "#f5f5f5"}}
+    legend = {"orientation": "h", "itemsizing": "constant", "x": 0, "y": 1 + 18 / rows_px}
+    layout["legend"] = legend | {"yanchor": "bottom"}
     if title:
-        layout["title"] = {"text": _shown(title, 120), "x": 0, "xref": "paper", "font_size": 16}
-        layout["title"] |= {"y": 1, "yanchor": "top", "pad_t": 12}
+        layout["title"] = {"text": _shown(title, 120), "x": 0, "xref": "paper", "y": 1, "pad_t": 12}
     return layout
 
 
@@ -421,19 +386,13 @@ def _axes(frame: pd.DataFrame, labels: dict[str, str], px: float, tz: str) -> _D
     first, last = (now, now) if pd.isna(first) else (first, last)
     span = max(last - first, pd.Timedelta(minutes=1))
     extent = [first - span / 50, last + span * (0.16 if px >= _WORDY_PX else 0.02)]
-    grid = {
-        "gridcolor": "rgba(128,128,128,0.25)",
-        "zeroline": False,
-        "ticks": "",
-        "automargin": True,
-    }
+    grid = {"gridcolor": _FAINT, "zeroline": False, "ticks": "", "automargin": True}
     x = {"type": "date", "range": extent, "title": {"text": f"time ({tz})"}, **grid}
     y = {"type": "category", "range": [len(labels) - 0.5, -0.5], "labelalias": labels, **grid}
     y |= {"categoryorder": "array", "categoryarray": np.arange(len(labels)), "showgrid": False}
-    axes: _Dict = {"xaxis": x, "yaxis": y}
-    if last >= now:
-        note = {"text": "now", "textposition": "end", "textangle": 0, "yanchor": "bottom"}
-        line = {"type": "line", "x0": now, "x1": now, "yref": "paper", "y0": 0, "y1": 1}
-        line |= {"label": note, "line": {"color": _NEUTRAL, "width": 1, "dash": "dot"}}
-        axes["shapes"] = [line]
-    return axes
+    if last < now:
+        return {"xaxis": x, "yaxis": y}
+    note = {"text": "now", "textposition": "end", "textangle": 0, "yanchor": "bottom"}
+    line = {"type": "line", "x0": now, "x1": now, "yref": "paper", "y0": 0, "y1": 1, "label": note}
+    line["line"] = {"color": _NEUTRAL, "width": 1, "dash": "dot"}
+    return {"xaxis": x, "yaxis": y, "shapes": [line]}

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gwf import queries
+from gwf.limits import MAX_ID
 from gwf.model import Action, JobStatus, JobTaskStatus, TaskType
 from gwf.queries import Window
 
@@ -253,7 +254,7 @@ def empty(schema: Schema) -> pd.DataFrame:
 
 
 def _one_more(reading: Reading) -> int | None:
-    return None if reading.limit is None else reading.limit + 1
+    return None if reading.limit is None else min(reading.limit + 1, MAX_ID)
 
 
 def _limited(window: Window, reading: Reading) -> Window:

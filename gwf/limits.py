@@ -105,6 +105,13 @@ def checked_limit(value: object) -> int | None:
     return None if value is None else checked_whole("limit", value, lowest=0, highest=MAX_ID)
 
 
+def checked_flag(what: str, value: object) -> bool:
+    """Return True or False; numbers and text are refused."""
+    if not isinstance(value, bool):
+        raise Invalid(what, value, expected="True or False")
+    return value
+
+
 def checked_choice(what: str, value: object, choices: type[Any]) -> str:
     """Return the value of a member of an enumeration."""
     names = [str(member) for member in choices]
@@ -131,14 +138,21 @@ def checked_instant(what: str, value: object) -> datetime | None:
             parsed = datetime.fromisoformat(value)
         except ValueError:
             raise Invalid(what, value, expected="an ISO 8601 date or instant") from None
-        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+        return _in_utc(what, parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise Invalid(what, value, expected="give the time zone, for example tzinfo=UTC")
-        return value.astimezone(UTC)
+        return _in_utc(what, value)
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     raise Invalid(what, value, expected="a datetime with a zone, a date, or ISO 8601 text")
+
+
+def _in_utc(what: str, value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise Invalid(what, value, expected="an instant in the years 1 to 9999") from None
 
 
 def checked_json(what: str, value: object) -> Any:

@@ -102,6 +102,7 @@ JOB_TASK_TRANSITIONS: tuple[Transition, ...] = (
     Transition(Action.CANCEL, _T.RUNNING, _T.FAILED, "its job is cancelled"),
     Transition(Action.CANCEL, _T.RUNNING, _T.SKIPPED, "enough of its group completed"),
     Transition(Action.CANCEL, _T.PENDING, _T.SKIPPED, "enough of its group completed"),
+    Transition(Action.CANCEL, _T.FAILED, _T.SKIPPED, "enough of its group completed"),
     *(
         Transition(action, before, _T.PENDING, "it is to be done again")
         for action in (Action.ROLLBACK, Action.REOPEN)

@@ -170,6 +170,10 @@ class Job:
             and all(other.is_finished for other in self.tasks if other.sequence < task.sequence)
         )
 
+    def write_first(self, values: dict[str, Any]) -> None:
+        """Set the context that the job is created with, which no send-back supersedes."""
+        self.written += [Written(key, value, -1) for key, value in values.items()]
+
     # The verbs on a job
 
     def start_job(self) -> None:

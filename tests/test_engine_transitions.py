@@ -80,6 +80,22 @@ def test_complete_task_with_a_value_that_cannot_be_stored(
     assert task.complete({"good": True}).status == "completed"
 
 
+def test_read_values_as_large_as_they_may_be(wf: gwf.Client) -> None:
+    """T1: what was accepted (up to 1,000,000 bytes) never stops a verb, a condition or a frame."""
+    large = "x" * 999_990
+    task = wf.create_task("Large", config={"text": large[:-100]})
+    job = started(wf, task, gwf.Step("A", condition="true"), context={"text": large, "n": 1})
+    assert wf.task("Large").config == task.config
+    job.task("Large").start().complete(large, context={"more": large})
+    job.task("A").start().complete(large)
+    job.reopen(to=1, reason="again")
+    assert job.task("Large").previous_attempt.result == large
+    job.task("Large").start().complete(large)
+    assert dict(job.context) == {"text": large, "n": 1}
+    frames = [job.tasks(), job.attempts(), job.logs(), wf.context(job), wf.tasks()]
+    assert [len(frame) for frame in frames] == [2, 4, len(job.logs()), 2, 5]
+
+
 def test_write_undoes_the_first_verb_when_the_second_is_refused(wf: gwf.Client) -> None:
     """T1: several verbs in one transaction are all kept or none, log rows included."""
     job = started(wf, "A", "B")

@@ -255,8 +255,8 @@ def test_every_text_at_its_longest(wf: gwf.Client) -> None:
     job = started(wf, "A")
     job.pause(reason="𠮷" * 16_000).resume()
     assert job.logs()["message"].iloc[-2] == "𠮷" * 16_000
-    job.context["𠮷" * 255] = "𠮷" * 200_000
-    assert dict(job.context) == {"𠮷" * 255: "𠮷" * 200_000}
+    job.context["𠮷" * 255] = "𠮷" * 50_000
+    assert dict(job.context) == {"𠮷" * 255: "𠮷" * 50_000}
     with pytest.raises(gwf.Invalid):
         job.pause(reason="𠮷" * 16_001)
     with pytest.raises(gwf.Invalid):

@@ -91,7 +91,7 @@ class Door:
         """Return the ids that a filter means: a name stands for all versions."""
         if isinstance(which, str):
             return [flow.id for flow in definitions.find_flows(conn, which)]
-        return [self._flow_id(conn, which)]
+        return [definitions.get_flow(conn, self._flow_id(conn, which)).id]
 
     def _read(self, work: Callable[[Connection], Answer]) -> Answer:
         return read(self.database, work)
@@ -128,7 +128,7 @@ def choices(what: str, value: str | Sequence[str] | None, allowed: type[Any]) ->
     """Return a filter as a list of allowed values."""
     if value is None:
         return None
-    values = [value] if isinstance(value, str) else list(value)
+    values = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     return [checked_choice(what, one, allowed) for one in values]
 
 

@@ -38,7 +38,7 @@ class Jobs(Door):
             The flow is retired or has no tasks.
         """
         call = self._call(created_by, idempotency_key=idempotency_key)
-        new = NewJob(name, context or {})
+        new = NewJob(name, {} if context is None else context)
         return Job(
             self._client,
             self._write(
@@ -53,6 +53,7 @@ class Jobs(Door):
         *,
         contexts: Sequence[Mapping[str, Any]] | None = None,
         created_by: Operator = None,
+        idempotency_key: str | None = None,
     ) -> list[Job]:
         """Create many jobs of one flow in one transaction, in bulk, in the order of the names.
 
@@ -61,7 +62,7 @@ class Jobs(Door):
         FlowNotFound, Conflict, Invalid
             As ``create_job``; no job is created then.
         """
-        call = self._call(created_by)
+        call = self._call(created_by, idempotency_key=idempotency_key)
         wanted = paired(names, contexts)
         records = self._write(
             lambda conn: jobs.create_jobs(conn, self._flow_id(conn, flow), call, new_jobs=wanted)
@@ -227,7 +228,12 @@ class Jobs(Door):
         )
 
     def delete_context(
-        self, job: JobLike, key: str, *, operator: Operator = None
+        self,
+        job: JobLike,
+        key: str,
+        *,
+        operator: Operator = None,
+        idempotency_key: str | None = None,
     ) -> dict[str, Any]:
         """Take a key out of a job's context and return the context in force.
 
@@ -236,5 +242,5 @@ class Jobs(Door):
         JobNotFound, ContextKeyNotFound, Conflict
         """
         job_id = id_of("job", job)
-        call = self._call(operator)
+        call = self._call(operator, idempotency_key=idempotency_key)
         return self._write(lambda conn: contexts.delete_context(conn, job_id, call, key=key))

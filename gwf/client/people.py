@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from gwf import directory
 from gwf.database import read, write
 from gwf.engine.rows import database_now
+from gwf.errors import Invalid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,8 @@ class Users:
         Invalid
             A name or a role that is empty or longer than 100 characters.
         """
+        if isinstance(roles, str) or not isinstance(roles, Iterable):
+            raise Invalid("roles", roles, expected="a list of roles")
         wanted = tuple(roles)
 
         def work(conn: Connection) -> int:

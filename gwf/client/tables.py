@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Connection
 
 from gwf.client.door import Door, FlowLike, Instant, JobLike, choices, id_of
+from gwf.engine.explain import get_job
 from gwf.engine.rows import database_now
-from gwf.limits import checked_instant, checked_limit
+from gwf.limits import checked_flag, checked_instant, checked_limit
 from gwf.model import Action, JobStatus, JobTaskStatus
 from gwf.queries import Window
 
@@ -132,6 +133,8 @@ class Tables(Door):
         from gwf.frames import Reading
 
         wanted = checked_limit(limit)
+        if filters.get("is_active") is not None:
+            checked_flag("is_active", filters["is_active"])
         shown = {name: str(value) for name, value in filters.items() if value is not None}
         for name in ("since", "until"):
             if name in filters:
@@ -141,6 +144,8 @@ class Tables(Door):
 
         def work(conn: Connection) -> pd.DataFrame:
             flow_ids = None if flow is None else self._flow_ids(conn, flow)
+            if job_id is not None:
+                get_job(conn, job_id)
             names = shown if flow_ids is None else shown | {"flow_ids": str(flow_ids)}
             reading = Reading(database_now(conn), wanted, names)
             return _read_frame(noun, conn, reading, job_id=job_id, flow_ids=flow_ids, **filters)

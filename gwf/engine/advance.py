@@ -144,7 +144,7 @@ def _cancel_open(state: JobState, group: Sequence[JobTaskRecord]) -> None:
                 is_skipped=True,
                 result=SKIPPED_RESULT,
                 error_code=CANCELLED,
-                completed_at=state.now,
+                completed_at=task.completed_at or state.now,
             )
 
 
@@ -160,10 +160,13 @@ def _complete_job(state: JobState) -> None:
 
 def _decide(state: JobState, task: JobTaskRecord) -> None:
     """Evaluate the condition of a task, once, and act on it (rules C3 to C5)."""
-    config = task.condition_config
-    expression = config["condition"]
+    config = task.condition_config if isinstance(task.condition_config, dict) else {}
+    expression = config.get("condition")
     inputs = _inputs(state, task)
-    verdict = conditions.evaluate(expression, inputs)
+    if isinstance(expression, str):
+        verdict = conditions.evaluate(expression, inputs)
+    else:  # written by another program, since it was not checked
+        verdict = conditions.Verdict(value=None, error="condition_config holds no condition")
     record = {
         "condition": expression,
         "inputs": _logged(expression, inputs),
@@ -186,6 +189,7 @@ def _skip_by_condition(state: JobState, task: JobTaskRecord, record: dict[str, A
         Action.SKIP,
         message="the condition is false",
         metadata=record,
+        by_system=True,
         status=JobTaskStatus.SKIPPED,
         is_skipped=True,
         result=SKIPPED_RESULT,
@@ -202,6 +206,7 @@ def _fail_by_condition(state: JobState, task: JobTaskRecord, record: dict[str, A
         Action.FAIL,
         message=message,
         metadata=record,
+        by_system=True,
         status=JobTaskStatus.FAILED,
         error_code=CONDITION_FALSE if error is None else CONDITION_ERROR,
         error_message=message,
@@ -225,7 +230,8 @@ def _inputs(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
     return {
         "previous_task_result": previous,
         "results": {other.task_name: other.result for other in done},
-        "context": context_values(state.conn, state.job.id) | state.new_context,
+        "context": context_values(state.conn, state.job.id, without=state.superseded)
+        | state.new_context,
         "job": {
             "id": state.job.id,
             "name": state.job.job_name,
@@ -245,7 +251,9 @@ def _inputs(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
     }
 
 
-def _logged(expression: str, inputs: Mapping[str, Any]) -> Any:
+def _logged(expression: object, inputs: Mapping[str, Any]) -> Any:
+    if not isinstance(expression, str):
+        return {}
     used = {name: inputs[name] for name in sorted(conditions.names_in(expression))}
     size = len(json.dumps(used, ensure_ascii=False))
     return used if size <= MAX_LOGGED_INPUTS else {"omitted_characters": size}

@@ -6,7 +6,7 @@ an attempt and readers see the earlier ones again (rule R7). A deletion is a row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,14 +14,19 @@ from sqlalchemy.engine import Connection
 
 from gwf.engine.replay import once
 from gwf.engine.state import JobState, lock_job, lock_job_of_task
-from gwf.errors import NotFound
-from gwf.limits import MAX_KEY, checked_json, checked_name, checked_object
+from gwf.errors import Invalid, NotFound
+from gwf.limits import MAX_KEY, checked_json, checked_name
 from gwf.model import Action, Call, JobStatus, JobTaskRecord, JobTaskStatus
 from gwf.statements import Statement, Write
 from gwf.tables import job_context
 
 _IN_FORCE = Statement(
-    sa.select(job_context.c.key, job_context.c.value, job_context.c.is_deleted)
+    sa.select(
+        job_context.c.key,
+        job_context.c.value,
+        job_context.c.is_deleted,
+        job_context.c.job_task_id,
+    )
     .where(job_context.c.job_id == sa.bindparam("job_id"), job_context.c.superseded_at.is_(None))
     .order_by(job_context.c.id)
 )
@@ -53,10 +58,17 @@ class ContextKeyNotFound(NotFound, KeyError):
     __str__ = Exception.__str__  # KeyError would show the message as a quoted literal
 
 
-def context_values(conn: Connection, job_id: int) -> dict[str, Any]:
-    """Return the context in force: of each key the last value that is not superseded."""
+def context_values(
+    conn: Connection, job_id: int, *, without: Container[int] = ()
+) -> dict[str, Any]:
+    """Return the context in force: of each key the last value that is not superseded.
+
+    ``without`` names tasks whose values are being superseded by the verb that asks.
+    """
     values: dict[str, Any] = {}
-    for key, value, is_deleted in _IN_FORCE.fetch(conn, job_id=job_id):
+    for key, value, is_deleted, job_task_id in _IN_FORCE.fetch(conn, job_id=job_id):
+        if job_task_id in without:
+            continue
         if is_deleted:
             values.pop(key, None)
         else:
@@ -72,8 +84,18 @@ def checked_context(values: object) -> dict[str, Any]:
     Invalid
         Not a mapping, a key that is empty or longer than 255 characters, a value that is no JSON.
     """
-    plain = checked_object("context", values)
-    return {checked_name("context key", key, longest=MAX_KEY): plain[key] for key in plain}
+    if values is not None and not isinstance(values, Mapping):
+        raise Invalid("context", values, expected="a mapping with text keys")
+    return {
+        _checked_key(key): checked_json("context value", value)
+        for key, value in (values or {}).items()
+    }
+
+
+def _checked_key(key: object) -> str:
+    if not isinstance(key, str):
+        raise Invalid("key of context", key, expected="JSON keys are text")
+    return checked_name("context key", key, longest=MAX_KEY)
 
 
 def write_context(
@@ -112,6 +134,8 @@ def set_context(
         state = lock_job(conn, job_id)
     else:
         state, task = lock_job_of_task(conn, job_task_id)
+        if task.job_id != job_id:
+            raise Invalid("task", job_task_id, expected=f"a task of job {job_id}")
     arguments = {"values": wanted, "job_task_id": job_task_id}
 
     def body() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gwf.limits import (
     MAX_SEQUENCE,
     MAX_VERSION,
     checked_choice,
+    checked_flag,
     checked_id,
     checked_name,
     checked_object,
@@ -250,7 +251,7 @@ def _checked_task(values: Mapping[str, Any]) -> dict[str, Any]:
         "task_type": lambda value: checked_choice("task type", value, TaskType),
         "description": lambda value: checked_text("description", value),
         "config": lambda value: None if value is None else checked_object("config", value),
-        "is_active": lambda value: _checked_flag("is_active", value),
+        "is_active": lambda value: checked_flag("is_active", value),
     }
     return {name: checks[name](value) for name, value in values.items()}
 
@@ -260,7 +261,7 @@ def _checked_flow(values: Mapping[str, Any]) -> dict[str, Any]:
         "name": lambda value: checked_name("flow name", value),
         "version": lambda value: checked_name("version", value, longest=MAX_VERSION),
         "description": lambda value: checked_text("description", value),
-        "is_active": lambda value: _checked_flag("is_active", value),
+        "is_active": lambda value: checked_flag("is_active", value),
         "max_rollbacks": lambda value: checked_whole(
             "max_rollbacks", value, lowest=0, highest=1_000_000
         ),
@@ -269,19 +270,13 @@ def _checked_flow(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: checks[name](value) for name, value in values.items()}
 
 
-def _checked_flag(what: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise Invalid(what, value, expected="True or False")
-    return value
-
-
 def _checked_positions(conn: Connection, positions: Sequence[Position]) -> list[Position]:
     joins: dict[int, int | None] = {}
     sizes: dict[int, int] = {}
     for position in positions:
         checked_whole("sequence", position.sequence, lowest=1, highest=MAX_SEQUENCE)
-        _checked_flag("is_optional", position.is_optional)
-        _checked_flag("allow_rollback", position.allow_rollback)
+        checked_flag("is_optional", position.is_optional)
+        checked_flag("allow_rollback", position.allow_rollback)
         if position.condition_config is not None:
             _check_condition(position.condition_config)
         if joins.setdefault(position.sequence, position.join_count) != position.join_count:
@@ -313,7 +308,7 @@ def _check_condition(config: Mapping[str, Any]) -> None:
             "condition_config", sorted(unknown), expected="the keys condition and skip_if_false"
         )
     conditions.check(config.get("condition"))
-    _checked_flag("skip_if_false", config.get("skip_if_false", True))
+    checked_flag("skip_if_false", config.get("skip_if_false", True))
 
 
 def _insert_positions(

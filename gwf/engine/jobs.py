@@ -9,7 +9,7 @@ in every lock mode (in steps of ``auto_increment_increment``) and on SQLite unde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,7 @@ _FLOW = Statement(
 )
 _JOB_FIELDS = queries.fields_of(JobRecord)
 _INSERT_JOB = Statement(jobs.insert().values({name: sa.bindparam(name) for name in _JOB_FIELDS}))
+_JOB = Statement(sa.select(*queries.JOB_COLUMNS).where(jobs.c.id == sa.bindparam("job_id")))
 _INCREMENT = Statement(sa.select(sa.literal_column("@@auto_increment_increment")))
 
 _COPIED = {
@@ -146,26 +147,7 @@ def create_job(conn: Connection, flow_id: int, call: Call, *, job: NewJob) -> Jo
     Invalid
         A name or a context value that cannot be stored.
     """
-    if call.idempotency_key is None:
-        return create_jobs(conn, flow_id, call, new_jobs=[job])[0]
-    wanted = job.checked()
-    key = checked_key(call.idempotency_key)
-    scope = f"flow:{flow_id}"
-    digest = digest_of(call, {"name": wanted.name, "context": wanted.context})
-    stored = find(conn, scope, key, verb="create_job", digest=digest)
-    if stored is not None:
-        return JobRecord.from_json(stored[0])
-    created = create_jobs(conn, flow_id, call, new_jobs=[wanted])[0]
-    REMEMBER.insert(
-        conn,
-        scope=scope,
-        key=key,
-        verb="create_job",
-        arguments=digest,
-        answer=[created.as_json()],
-        created_at=created.created_at,
-    )
-    return created
+    return create_jobs(conn, flow_id, call, new_jobs=[job])[0]
 
 
 def create_jobs(
@@ -179,6 +161,34 @@ def create_jobs(
         As ``create_job``; nothing is created then.
     """
     wanted = [job.checked() for job in new_jobs]
+    if call.idempotency_key is None:
+        return _create(conn, flow_id, call, wanted)[0]
+    key = checked_key(call.idempotency_key)
+    digest = digest_of(call, {"jobs": [[job.name, job.context] for job in wanted]})
+    scope = f"flow:{flow_id}"
+    stored = find(conn, scope, key, verb="create_job", digest=digest)
+    if stored is not None:
+        return [_by_id(conn, job_id) for job_id in stored[0]]
+    created, source = _create(conn, flow_id, call, wanted)
+    REMEMBER.insert(
+        conn,
+        scope=scope,
+        key=key,
+        verb="create_job",
+        arguments=digest,
+        answer=[[record.id for record in created]],
+        created_at=source.now,
+    )
+    return created
+
+
+def _by_id(conn: Connection, job_id: int) -> JobRecord:
+    return JobRecord.from_row(_JOB.fetch(conn, job_id=job_id)[0])
+
+
+def _create(
+    conn: Connection, flow_id: int, call: Call, wanted: Sequence[NewJob]
+) -> tuple[list[JobRecord], _Flow]:
     source = _flow_to_copy(conn, flow_id, call)
     created: list[JobRecord] = []
     for start in range(0, len(wanted), _CHUNK):
@@ -187,7 +197,7 @@ def create_jobs(
         _copy_flow(conn, source, records)
         _insert_contexts(conn, records, chunk)
         created += records
-    return created
+    return created, source
 
 
 def start_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
@@ -333,6 +343,7 @@ def _flow_to_copy(conn: Connection, flow_id: int, call: Call) -> _Flow:
             f"flow {flow_id} {flow.name!r} has no tasks", found="empty", legal=("update_flow",)
         )
     actor = directory.identify(conn, call.operator, open_mode=not holds_anybody)
+    directory.expect_active(actor)
     return _Flow(flow, n_tasks, first_sequence, clock_of(conn, server_time), actor)
 
 
@@ -416,11 +427,13 @@ def paired(names: Sequence[str], contexts: Sequence[Mapping[str, Any]] | None) -
     Invalid
         There are not as many contexts as names.
     """
-    if isinstance(names, str):
+    if isinstance(names, str) or not isinstance(names, Iterable):
         raise Invalid("job names", names, expected="a list of names")
     listed = list(names)
     if contexts is None:
         return [NewJob(name) for name in listed]
+    if not isinstance(contexts, Sequence) or isinstance(contexts, str):
+        raise Invalid("contexts", contexts, expected="a list of mappings, one for each name")
     if len(contexts) != len(listed):
         raise Invalid(
             "contexts", f"{len(contexts)} of them", expected=f"one for each of {len(listed)} names"

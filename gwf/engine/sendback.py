@@ -4,9 +4,10 @@
 ``allowed_targets`` and ``rollback_task`` can never disagree (rule R3).
 
 What is reopened (rule R5): with ``resume="through"`` every task from the target to the caller's
-group; with ``"direct"`` the target's group and the caller. Decisions behind the caller that rest on
-results which no longer stand (a later task that was skipped or failed without ever starting) are
-taken back as well, since their conditions have to be evaluated anew.
+group; with ``"direct"`` the target's group, the caller, and what has no result that could stand (a
+failed sibling, or a running one that ``running="cancel"`` ends). Decisions behind the caller that
+rest on results which no longer stand (a later task that was skipped or failed without ever
+starting) are taken back as well, since their conditions have to be evaluated anew.
 """
 
 from __future__ import annotations
@@ -316,7 +317,9 @@ def _send_back(
 
 def _is_in_range(task: JobTaskRecord, caller: JobTaskRecord, request: SendBack) -> bool:
     if request.resume == "direct":
-        return task.sequence == request.target or task.status == JobTaskStatus.RUNNING
+        has_result = task.status not in (JobTaskStatus.RUNNING, JobTaskStatus.FAILED)
+        is_between = request.target < task.sequence <= caller.sequence
+        return task.sequence == request.target or (is_between and not has_result)
     return request.target <= task.sequence <= caller.sequence
 
 

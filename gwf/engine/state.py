@@ -24,7 +24,14 @@ from sqlalchemy.engine import Connection
 from gwf import directory
 from gwf.engine import rows
 from gwf.engine.rows import clock_of
-from gwf.errors import Conflict, GwfError, JobNotFound, JobTaskNotFound, StaleAttempt
+from gwf.errors import (
+    Conflict,
+    GwfError,
+    JobNotFound,
+    JobTaskNotFound,
+    NotAllowed,
+    StaleAttempt,
+)
 from gwf.model import (
     Action,
     Call,
@@ -51,6 +58,8 @@ class JobState:
         self.tasks: dict[int, JobTaskRecord] = {}
         #: Context values that this verb writes; conditions see them already.
         self.new_context: dict[str, Any] = {}
+        #: Tasks whose context values this verb supersedes; conditions no longer see them.
+        self.superseded: set[int] = set()
         self.is_complete = False
         self._job_as_read = job
         self._tasks_as_read: dict[int, JobTaskRecord] = {}
@@ -63,6 +72,10 @@ class JobState:
     def identify(self, call: Call) -> None:
         """Find out who calls, as the directory knows the caller now."""
         self.actor = directory.identify(self.conn, call.operator, open_mode=self.open_mode)
+        try:
+            directory.expect_active(self.actor)
+        except NotAllowed as refusal:
+            raise self.refused(refusal) from None
 
     def load_frontier(self) -> None:
         """Load the current group and the next open one: enough to see what becomes due."""
@@ -130,6 +143,7 @@ class JobState:
         *,
         message: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        by_system: bool = False,
         **values: Any,
     ) -> JobTaskRecord:
         """Change a task in memory, log the transition, and count what is done."""
@@ -143,6 +157,7 @@ class JobState:
             after=changed.status,
             message=message,
             metadata=metadata,
+            by_system=by_system,
         )
         return changed
 
@@ -175,6 +190,7 @@ class JobState:
 
     def supersede_context(self, task: JobTaskRecord) -> None:
         """Let readers of the context see the values from before this task's attempts (rule R7)."""
+        self.superseded.add(task.id)
         values = {
             "b_job_task_id": task.id,
             "b_job_id": self.job.id,
@@ -212,11 +228,13 @@ class JobState:
         after: str | None,
         message: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        by_system: bool = False,
     ) -> None:
         """Append one row to the log; the roles of a verified actor are stored with it."""
         details = dict(metadata or {})
-        if self.actor.is_verified:
-            details["roles"] = list(self.actor.roles)
+        actor = directory.Actor(None) if by_system else self.actor
+        if actor.is_verified:
+            details["roles"] = list(actor.roles)
         self._logs.append(
             Write(
                 rows.LOG,
@@ -225,7 +243,7 @@ class JobState:
                     "job_task_id": None if task is None else task.id,
                     "attempt": None if task is None else task.attempt,
                     "action": str(action),
-                    "operator_id": self.actor.operator_id,
+                    "operator_id": actor.operator_id,
                     "on_behalf_of": None,
                     "from_status": before,
                     "to_status": after,
@@ -268,7 +286,9 @@ class JobState:
         counts = execute(self.conn, writes)
         for write, count in zip(writes, counts, strict=True):
             if write.rows is not None and count != write.rows:
-                raise self.conflict("somebody else changed the job in the meantime")
+                raise Conflict(
+                    f"job {self.job.id} changed in the meantime; read it again", found="changed"
+                )
 
     def _task_writes(self) -> list[Write]:
         writes = []
