@@ -66,7 +66,7 @@ _NOTHING: _Dict = {"annotations": [_EMPTY], "xaxis_visible": False, "yaxis_visib
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data: blob:; \
-script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'">
+script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; form-action 'none'">
 <style>:root {{ color-scheme: light dark }} body {{ background: Canvas; color: CanvasText }}</style>
 </head><body><main aria-label="{title}">{chart}</main></body></html>
 """  # WebGL compiles its shaders with ``new Function``, hence unsafe-eval
@@ -131,7 +131,8 @@ def timeline(
 
 def write_page(figure: Figure, path: str | Path, *, title: str) -> Path:
     """Write the figure and plotly.js as one HTML page that may make no request; return its path."""
-    config = {"responsive": True, "displaylogo": False}
+    # plotly.js 4 would offer to share the data on its maker's server.
+    config = {"responsive": True, "displaylogo": False, "showSendToCloud": False}
     chart = figure.to_html(full_html=False, include_plotlyjs=True, config=config)
     page = Path(path)
     page.write_text(_PAGE.format(title=html.escape(title), chart=chart), encoding="utf-8")
@@ -369,10 +370,10 @@ def _layout(title: str | None, rows_px: float) -> _Dict:
     font = {"family": _FONTS, "color": _NEUTRAL, "size": 12}
     layout: _Dict = {"template": "none", "autosize": True, "height": round(rows_px) + top + 60}
     layout |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": font}
-    layout |= {"barmode": "overlay", "hovermode": "closest"}
-    layout |= {"margin": {"l": 20, "r": 20, "t": top, "b": 60}}
+    layout |= {"barmode": "overlay", "hovermode": "closest", "margin_l": 20, "margin_r": 20}
+    layout |= {"margin_t": top, "margin_b": 60}
     layout |= {"uniformtext": {"minsize": 8, "mode": "hide"}}
-    layout |= {"hoverlabel": {"align": "left", "bgcolor": "#222222", "font_color": "#f5f5f5"}}
+    layout["hoverlabel"] = {"align": "left", "bgcolor": "#222222", "font": font | {"color": "#eee"}}
     legend = {"orientation": "h", "itemsizing": "constant", "x": 0, "y": 1 + 18 / rows_px}
     layout["legend"] = legend | {"yanchor": "bottom"}
     if title:
@@ -385,7 +386,7 @@ def _axes(frame: pd.DataFrame, labels: dict[str, str], px: float, tz: str) -> _D
     first, last = ends.min().min(), ends.max().max()
     first, last = (now, now) if pd.isna(first) else (first, last)
     span = max(last - first, pd.Timedelta(minutes=1))
-    extent = [first - span / 50, last + span * (0.16 if px >= _WORDY_PX else 0.02)]
+    extent = [first - span / 50, last + span * (0.2 if px >= _WORDY_PX else 0.02)]
     grid = {"gridcolor": _FAINT, "zeroline": False, "ticks": "", "automargin": True}
     x = {"type": "date", "range": extent, "title": {"text": f"time ({tz})"}, **grid}
     y = {"type": "category", "range": [len(labels) - 0.5, -0.5], "labelalias": labels, **grid}

@@ -333,7 +333,7 @@ def _with_duration(columns: Columns) -> Columns:
 
 
 def _with_condition(columns: Columns) -> Columns:
-    configs = [config or {} for config in columns["condition_config"]]
+    configs = [one if isinstance(one, dict) else {} for one in columns["condition_config"]]
     return {
         **columns,
         "condition": [config.get("condition") for config in configs],

@@ -44,11 +44,12 @@ def prepare(db: Database) -> None:
     DatabaseUnavailable
         The database cannot be reached.
     """
-    found = read(db, _revision_and_tables)
-    revision, tables = found
+    revision, tables = read(db, _revision_and_tables)
+    if revision is None and tables:
+        revision, tables = _settled(db)
     if revision == HEAD:
         return
-    if revision is None and tables:
+    if revision is None and tables and not _is_interrupted(db, tables):
         raise _not_ours(db, tables)
     if revision is None or (db.is_sqlite and _is_older(revision)):
         upgrade(db)
@@ -71,6 +72,8 @@ def upgrade(db: Database, revision: str = HEAD) -> None:
     """
     found, tables = read(db, _revision_and_tables)
     if found is None and tables:
+        found, tables = _settled(db)
+    if found is None and tables and not _is_interrupted(db, tables):
         raise _not_ours(db, tables)
     if found is not None and not _is_older(found) and found != HEAD:
         raise _wrong_revision(db, found)
@@ -133,6 +136,25 @@ def _revision_and_tables(conn: Connection) -> tuple[str | None, list[str]]:
     if revision is not None and not is_ours:
         return None, tables
     return revision, others
+
+
+def _settled(db: Database) -> tuple[str | None, list[str]]:
+    """Read again once nobody else is migrating: MySQL shows half of what another one makes."""
+    with db.guard, _alone(db) as conn:
+        return _revision_and_tables(conn)
+
+
+def _is_interrupted(db: Database, tables: list[str]) -> bool:
+    """Say whether an interrupted first preparation left these: some of our tables, all empty."""
+    published = {table.name for table in published_schema("mysql").sorted_tables}
+    if not set(tables) - {"alembic_version"} < published:
+        return False
+
+    def are_empty(conn: Connection) -> bool:
+        found = (sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1) for name in tables)
+        return not any(conn.execute(query).first() for query in found)
+
+    return read(db, are_empty)
 
 
 def _expect_recent_server(conn: Connection) -> None:

@@ -6,6 +6,7 @@ numbers stand beside the code) and not from the engine; what the rules leave ope
 - a job whose current group can go on no further, because a member is still failed, is failed;
 - a group that ended early (P2) leaves its open members ``skipped``, whatever they were before;
 - a task behind the caller of a send-back that was decided but never started is decided anew;
+- of what a direct send-back skips, only results stand (R8): failed siblings are tried again;
 - a pause survives a failure, and ends when the job completes or is cancelled.
 """
 
@@ -273,7 +274,7 @@ class Job:
         for task in self.tasks:
             in_range = target <= task.sequence <= caller.sequence
             if in_range and resume == "direct":
-                in_range = task.sequence == target or task.status == RUNNING
+                in_range = task.sequence == target or task.status in (RUNNING, FAILED)
             is_hasty = task.sequence > caller.sequence and not task.is_started
             if task is caller:
                 self._undo(task, status=ROLLED_BACK)

@@ -57,9 +57,10 @@ _LOGS = (
     .order_by(job_task_logs.c.id)
 )
 
-#: How often a legal verb is chosen, in relation to the others.
+#: How often a suitable verb is chosen, in relation to the others.
 WEIGHTS = {
-    **dict.fromkeys(("start", "complete", "rollback", "reopen_job"), 6),
+    "rollback": 16,
+    **dict.fromkeys(("start", "complete", "reopen_job"), 6),
     **dict.fromkeys(("start_job", "resume_job", "fail"), 4),
     **dict.fromkeys(("retry", "skip", "set_context"), 2),
     **dict.fromkeys(("pause_job", "cancel_job"), 1),
@@ -122,7 +123,7 @@ def flows(draw: st.DrawFn) -> tuple[list[Position], int]:
                 join=join,
             )
             positions.append(position)
-    return positions, draw(st.sampled_from((20, 3)))
+    return positions, draw(st.sampled_from((20, 1, 2)))
 
 
 def steps_of(positions: list[Position], tasks: list[gwf.Task]) -> list[gwf.Group]:
@@ -160,7 +161,7 @@ class Walk(RuleBasedStateMachine):
 
     bench: Bench
 
-    @initialize(flow=flows(), n_done=st.sampled_from((None, 0, 1, 2, 4, 7)), options=OPTIONS)
+    @initialize(flow=flows(), n_done=st.sampled_from((None, 0, 1, 1, 2, 4)), options=OPTIONS)
     def create(
         self, flow: tuple[list[Position], int], n_done: int | None, options: Options
     ) -> None:
@@ -182,51 +183,53 @@ class Walk(RuleBasedStateMachine):
         self.log_status[None] = None
         self.outcome: str | None = None
         self.answered: tuple[Callable[[], Any], Any] | None = None
-        if n_done is not None:
-            self.go_on(2 * n_done + 1, options)
+        for _ in range(0 if n_done is None else 2 * n_done + 1):
+            if self.job.status in ("pending", "running"):
+                self.go_on(1, options)
 
     # The steps
 
-    @rule(choice=up_to(999), options=OPTIONS)
-    def do_what_is_legal(self, choice: int, options: Options) -> None:
-        """Choose among the verbs that the model accepts."""
-        legal = self._legal(options)
-        verbs = [verb for verb in legal if legal[verb] for _ in range(WEIGHTS[verb])]
-        if verbs:
-            verb = verbs[choice % len(verbs)]
-            self._apply(verb, legal[verb][options.which % len(legal[verb])], options)
+    @rule(share=up_to(99), choice=up_to(999), options=OPTIONS)
+    def step(self, share: int, choice: int, options: Options) -> None:
+        """Do one thing; one rule with shares, since hypothesis leaves out rules at random."""
+        if share < 60:
+            self.do_what_suits(choice, options)
+        elif share < 75:
+            self.do_anything(list(WEIGHTS)[choice % len(WEIGHTS)], options)
+        elif share < 90 or self.answered is None:
+            self.go_on(options.which % 4 + 1, options)
+        else:
+            self.replay()
 
-    @rule(choice=up_to(999), options=OPTIONS)
-    def do_something_legal(self, choice: int, options: Options) -> None:
-        """Double the share of legal verbs, so that walks come far."""
-        self.do_what_is_legal(choice, options)
+    def do_what_suits(self, choice: int, options: Options) -> None:
+        """Choose among the verbs that suit the state of the job."""
+        suits = self._suitable(options)
+        verbs = [verb for verb in suits if suits[verb] for _ in range(WEIGHTS[verb])]
+        verb = verbs[choice % len(verbs)] if verbs else "reopen_job"
+        tasks = suits[verb] or [None]
+        self._apply(verb, tasks[options.which % len(tasks)], options)
 
-    @rule(verb=st.sampled_from(tuple(WEIGHTS)), options=OPTIONS)
     def do_anything(self, verb: str, options: Options) -> None:
-        """Apply any verb to any task."""
-        if verb != "cancel_job" or self.job.status != "running":
+        """Apply any verb to any task, but give the job up only where that changes nothing."""
+        if verb != "cancel_job" or self.job.status in ("completed", "cancelled"):
             self._apply(verb, self.job.tasks[options.which % len(self.job.tasks)], options)
 
-    @rule(n=up_to(5), options=OPTIONS)
     def go_on(self, n: int, options: Options) -> None:
-        """Do what the job needs next, several times."""
+        """Do what the job needs next, several times, so that walks come far."""
         for _ in range(n):
-            legal = self._legal(options)
-            needed = ("start_job", "resume_job", "complete", "start", "retry")
-            verb = next((verb for verb in needed if legal[verb]), None)
-            if verb is None:
+            suits = self._suitable(options)
+            needed = ("start_job", "resume_job", "complete", "start", "retry", "reopen_job")
+            verb = next((verb for verb in needed if suits[verb]), "cancel_job")
+            tasks = suits[verb] or [None]
+            self._apply(verb, tasks[-1], replace(options, attempt=None))
+            if verb in ("retry", "reopen_job", "cancel_job"):
                 return
-            self._apply(verb, legal[verb][-1], replace(options, attempt=None))
             self.check()
-            if verb == "retry" and self.job.status == "failed":
-                return
 
-    @rule()
     def replay(self) -> None:
         """Repeat the last call that had a key: the same answer, and no effect (rule T3)."""
         if self.answered is not None:
             call, answer = self.answered
-            self.outcome = None
             assert call().record == answer.record
 
     # What has to hold
@@ -242,6 +245,7 @@ class Walk(RuleBasedStateMachine):
         self._check_logs({task.id: task.status for task in tasks} | {None: job.status})
         self.bench.clock[0] += timedelta(seconds=1)
         self.running_s += job.status == "running"
+        self.outcome = None
 
     def _check_job(self, job: JobRecord) -> None:
         model = self.job
@@ -298,21 +302,24 @@ class Walk(RuleBasedStateMachine):
     def _read(self, query: sa.Select[Any], **more: Any) -> list[Any]:
         return list(self.bench.conn.execute(query, {"job_id": self.handle.id, **more}))
 
-    def _legal(self, options: Options) -> dict[str, list[Task | None]]:
-        """Return the tasks that each verb would be accepted for; None stands for the job."""
+    def _suitable(self, options: Options) -> dict[str, list[Task | None]]:
+        """Return the tasks that each verb suits; the job's own verbs have None.
+
+        A skip or a send-back among these may still be refused by the flags of the flow.
+        """
         job = self.job
         due = [task for task in job.tasks if job.is_due(task)]
         busy = [task for task in job.tasks if task.status == "running"]
         is_open = job.status in ("running", "failed")
-        how = {"running": options.running, "force": options.force}
+        any_way = {"running": "cancel", "force": True}
         return {
             "start": due,
-            "skip": [task for task in due if task.position.is_optional or options.force],
+            "skip": due,
             "complete": busy,
             "fail": busy,
             "set_context": busy,
             "retry": [task for task in job.tasks if is_open and task.status == "failed"],
-            "rollback": [t for t in job.tasks if is_open and job.allowed_targets(t, **how)],
+            "rollback": [t for t in job.tasks if is_open and job.allowed_targets(t, **any_way)],
             "start_job": [None] * (job.status == "pending"),
             "pause_job": [None] * (job.status == "running" and not job.is_paused),
             "resume_job": [None] * (job.status == "running" and job.is_paused),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -188,7 +191,10 @@ def published_ddl(is_sqlite: bool) -> list[str]:
     if not is_sqlite:
         return PUBLISHED.format(stamps=updated, options=OPTIONS).split(";")[:-1]
     ddl = PUBLISHED.format(stamps=STAMPS, options="")
-    ddl = ddl.replace("BIGINT AUTO_INCREMENT PRIMARY KEY", "INTEGER PRIMARY KEY AUTOINCREMENT")
+    ddl = ddl.replace("BIGINT AUTO_INCREMENT PRIMARY", "INTEGER NOT NULL PRIMARY")
+    ddl = ddl.replace(" PRIMARY KEY", " PRIMARY KEY AUTOINCREMENT").replace(
+        "_id BIGINT NOT", "_id INTEGER NOT"
+    )
     ddl = re.sub(r"UNIQUE KEY (\w+) ", r"CONSTRAINT \1 UNIQUE ", ddl)
     ddl = re.sub(r"\bINT\b", "INTEGER", ddl).replace("TINYINT(1)", "BOOLEAN")
     return re.sub(r",\s*INDEX \w+ \([\w, ]+\)", "", ddl).split(";")[:-1]
@@ -467,7 +473,6 @@ def test_downgrade_gives_back_the_published_rows(old: Database) -> None:
     frames = {noun: getattr(wf, noun)() for noun in ("tasks", "flow_tasks", "jobs", "attempts")}
     migrate.downgrade(old, migrate.PUBLISHED)
     assert migrate.current(old) == migrate.PUBLISHED
-    expected = published_rows()
     for task in before["tasks"]:
         task["is_active"] = 1
     for job, current in zip(before["jobs"], (None, 2, 1, 1, None), strict=True):
@@ -475,9 +480,7 @@ def test_downgrade_gives_back_the_published_rows(old: Database) -> None:
     before["jobs"][2]["completed_at"] = before["jobs"][2]["updated_at"]
     for row in before["job_context"]:
         row["created_at"] = row["updated_at"]
-    after = content(old)
-    assert list(after) == list(expected)
-    assert after == before
+    assert content(old) == before
     migrate.upgrade(old)
     for noun, frame in frames.items():
         assert getattr(wf, noun)().equals(frame), noun
@@ -533,6 +536,18 @@ def test_downgrade_is_refused_with_a_parallel_group(bare: Database) -> None:
     assert wf.job(1).start().status == "running"
 
 
+def test_downgrade_is_clear_about_keys_that_only_case_tells_apart(bare: Database) -> None:
+    """A server's published key takes ``Env`` for ``env``: refused in words, or done; never raw."""
+    migrate.upgrade(bare)
+    wf = gwf.Client(bare)
+    flow = wf.create_flow("f", [wf.create_task("a")])
+    job = wf.create_job(flow, "j", context={"Env": 1, "env": 2})
+    with contextlib.suppress(RuntimeError):
+        migrate.downgrade(bare, migrate.PUBLISHED)
+    migrate.upgrade(bare)
+    assert len(job.context) == 2
+
+
 def break_at(db: Database, marker: str, how: str) -> None:
     """Let the first statement with this marker fail, or end the process before it."""
     state = {"is_broken": False}
@@ -554,7 +569,7 @@ def upgrade_and_die(url: str, marker: str) -> None:
     migrate.adopt(db)
 
 
-STAGES = ["INTO new_tasks", "CREATE TABLE new_jobs", "INTO new_job_context", "TO old_tasks"]
+STAGES = ["CREATE TABLE new_jobs", "INTO new_job_context", "TO old_tasks"]
 
 
 @pytest.mark.parametrize("marker", STAGES)
@@ -579,7 +594,9 @@ def test_upgrade_that_fails_leaves_the_foreign_keys_on(old: Database) -> None:
     assert read(old, lambda conn: conn.exec_driver_sql(query).scalar()) == 1
 
 
-@pytest.mark.parametrize("marker", [*STAGES[1:], "DROP TABLE old_jobs", "UPDATE alembic_version"])
+@pytest.mark.parametrize(
+    "marker", [*STAGES[1:], "DROP TABLE IF EXISTS old_jobs", "UPDATE alembic_version"]
+)
 def test_upgrade_is_repeated_after_its_process_died(old: Database, marker: str) -> None:
     """A process that is killed on the way leaves new or old tables lying; the next one copes."""
     url = old.engine.url.render_as_string(hide_password=False)
@@ -614,19 +631,43 @@ def initialise_and_die(url: str) -> None:
     migrate.prepare(db)
 
 
+def test_prepare_waits_for_another_that_is_half_done(bare: Database) -> None:
+    """Who looks while the first tables are being made does not take them for something else."""
+    other = open_database(bare.engine.url)
+    looked = threading.Event()
+    sa.event.listen(other.engine, "rollback", lambda conn: looked.set())
+    with ThreadPoolExecutor() as pool:
+        second: list[Future[None]] = []
+
+        @sa.event.listens_for(bare.engine, "before_cursor_execute")
+        def meanwhile(conn: object, cursor: object, sql: str, *rest: object) -> None:
+            if "CREATE TABLE jobs" in sql:
+                second.append(pool.submit(migrate.prepare, other))
+                assert looked.wait(60)
+
+        migrate.prepare(bare)
+        second[0].result(60)
+    assert (migrate.current(other), migrate.check(other)) == (migrate.HEAD, [])
+    other.close()
+
+
 def initialise(urls: list[str], barrier: Barrier) -> None:
     """Prepare one database after the other, each at the same moment as another process."""
-    for url in urls:
-        db = open_database(url)
-        barrier.wait(60)
-        migrate.prepare(db)
-        assert migrate.current(db) == migrate.HEAD
-        db.close()
+    try:
+        for url in urls:
+            db = open_database(url)
+            barrier.wait(60)
+            migrate.prepare(db)
+            assert migrate.current(db) == migrate.HEAD
+            db.close()
+    except BaseException:
+        barrier.abort()  # so that the other one does not wait in vain
+        raise
 
 
 def test_two_processes_prepare_one_empty_database(databases: Any) -> None:
-    """Both succeed, whoever is first, and the tables are made once; six databases in turn."""
-    urls = [databases.new() for _ in range(6)]
+    """Both succeed, whoever is first, and the tables are made once; four databases in turn."""
+    urls = [databases.new() for _ in range(4)]
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     both = [context.Process(target=initialise, args=(urls, barrier)) for _ in range(2)]

@@ -135,15 +135,16 @@ def test_sample_history_keeps_the_invariants(wf: gwf.Client) -> None:
     assert (per_task.max() == per_task.size()).all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_sample_history_is_what_the_engine_leaves(seed: int) -> None:
+def test_sample_history_is_what_the_engine_leaves() -> None:
     """Playing the log of the history through the real verbs gives the same rows, ids and all."""
     loaded = scratch_client()
-    sample_history(loaded, n_jobs=250, seed=seed, now=NOW)
+    sample_history(loaded, n_jobs=250, now=NOW)
     now = [NOW]
     played = scratch_client(clock=lambda: now[0])
     sample_flows(played)
     expected = frames_of(loaded)
+    kinds = expected["logs"][["action", "from_status", "to_status"]].astype(str)
+    assert len(kinds.drop_duplicates()) >= 20
     play(played, expected, now)
     found = frames_of(played)
     for frames in (expected, found):
@@ -265,9 +266,9 @@ def test_sample_history_of_another_seed_is_another() -> None:
 
 def test_sample_history_of_more_than_one_lot(wf: gwf.Client) -> None:
     """Ids stay right across the lots that are loaded one after another."""
-    job_ids = sample_history(wf, n_jobs=900, now=NOW)
+    job_ids = sample_history(wf, n_jobs=500, now=NOW)
     tasks = wf.job_tasks(limit=None)
-    assert len(job_ids) == 900
+    assert len(job_ids) == 500
     assert tasks.groupby("job_id").size().isin([5, 10]).all()
     first = tasks.drop_duplicates("job_id").set_index("job_id")["task_name"]
     flow = wf.jobs(limit=None).set_index("job_id")["flow_name"]

@@ -116,19 +116,24 @@ def explain(conn: Connection, job_id: int) -> Explanation:
     )
 
 
+_REASONS = {
+    JobStatus.PENDING: "it was created and not started yet",
+    JobStatus.COMPLETED: "every task is completed or skipped",
+    JobStatus.CANCELLED: "it was given up",
+}
+
+
 def _reason(job: JobRecord, current: list[JobTaskRecord]) -> str:
-    if job.status == JobStatus.PENDING:
-        return "it was created and not started yet"
-    if job.status == JobStatus.COMPLETED:
-        return "every task is completed or skipped"
-    if job.status == JobStatus.CANCELLED:
-        return "it was given up"
+    if job.status in _REASONS:
+        return _REASONS[JobStatus(job.status)]
     if job.status == JobStatus.FAILED:
         failed = [task for task in current if task.status == JobTaskStatus.FAILED]
         causes = "; ".join(f"{task.task_name!r}: {task.error_message}" for task in failed)
         return f"failed at sequence {job.current_task_seq} ({causes}); retry it or send it back"
     if job.paused_at is not None:
         return "it is paused, so nothing new starts"
+    if not current:
+        return "nothing is left to do, yet another program left it running; cancel it"
     names = ", ".join(repr(task.task_name) for task in current)
     return f"it is at sequence {job.current_task_seq}: {names}"
 

@@ -59,30 +59,22 @@ _TASKS_OF_FLOW = Statement(
 def sample_history(
     wf: Client, *, n_jobs: int, seed: int = 0, now: datetime, weeks: int = 12
 ) -> list[int]:
-    """Add jobs of both sample flows as they would stand at ``now``, and return their ids.
+    """Add jobs of both sample flows as they would stand at ``now``, and return their ids in order.
 
     They were created over the weeks before, in office hours in Shanghai; they waited, were worked
-    on, sent back, failed and tried again, and the last few are under way. Every row is what the
-    engine would have left, the log included, so it can go on with them; the rows of the log are in
-    order within each job.
-    The same ``seed``, ``now``, ``n_jobs`` and ``weeks`` give the same history in every database,
-    ids aside. Jobs are loaded 400 at a time, each lot in one transaction.
+    on, sent back, failed and tried again, and the last few are under way. The rows are those that
+    the engine would have left, so it can go on with them; the log is in order within each job.
+    Equal arguments give an equal history in every database, ids aside.
+    Jobs are loaded 400 at a time, each lot in one transaction.
 
     Parameters
     ----------
-    n_jobs
-        How many jobs to add.
     seed
         Which history.
     now
         The aware instant at which the history ends; nothing in it is later.
     weeks
         Over how many weeks the jobs were created.
-
-    Returns
-    -------
-    list of int
-        The ids of the jobs, in the order in which they were created.
 
     Raises
     ------
@@ -96,10 +88,8 @@ def sample_history(
     end = checked_instant("now", now)
     if end is None:
         raise Invalid("now", now, expected="the aware datetime at which the history ends")
-    flows = sample_flows(wf)
-    plans = [
-        _plan(wf, flow, as_it_is) for flow, as_it_is in zip(flows, (STANDARD, HOTFIX), strict=True)
-    ]
+    standard, hotfix = sample_flows(wf)
+    plans = _plan(wf, standard, STANDARD), _plan(wf, hotfix, HOTFIX)
     told = tell(*plans, n_jobs=n_jobs, seed=seed, now=end, weeks=weeks)
     job_ids: list[int] = []
     for chunk in _chunks(told):

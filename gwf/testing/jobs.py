@@ -22,11 +22,8 @@ def sample_job(wf: Client, name: str = "功能-用户登录", *, clock: FixedClo
 
     Parameters
     ----------
-    name
-        The name of the job.
     clock
-        The clock of the client, if it has one that can be told to go on; each task then takes as
-        long as such a task does.
+        The clock of the client, if it can be told to go on; each task then takes its usual time.
 
     Examples
     --------

@@ -307,8 +307,9 @@ FILL = (
             THEN COALESCE(j.completed_at, {UPDATED.format("j")}) END,
         0, {UPDATED.format("j")}
     FROM jobs j JOIN flows f ON f.id = j.flow_id""",
-    f"""INSERT INTO new_job_tasks (id, job_id, flow_task_id, task_id, sequence, task_name,
-        task_type, config, is_optional, allow_rollback, condition_config, join_count, status, attempt,
+    f"""INSERT INTO new_job_tasks (id, job_id, flow_task_id, task_id, sequence,
+        task_name, task_type, config, is_optional, allow_rollback, condition_config, join_count,
+        status, attempt,
         is_skipped, executor_id, result, error_code, error_message, ready_at, started_at,
         completed_at, due_at, created_at, updated_at)
     SELECT x.id, x.job_id, x.flow_task_id, x.task_id, x.sequence, k.name, k.task_type, k.config,
@@ -326,7 +327,9 @@ FILL = (
     FROM job_task_logs x JOIN job_tasks t ON t.id = x.job_task_id""",
     f"""INSERT INTO new_job_context (id, job_id, context_key, context_value, is_deleted,
         job_task_id, attempt, superseded_at, created_at)
-    SELECT x.id, x.job_id, x.context_key, JSON_QUOTE(x.context_value), 0, NULL, NULL, NULL,
+    SELECT x.id, x.job_id, x.context_key,
+        CASE WHEN x.context_value IS NOT NULL THEN JSON_QUOTE(x.context_value) END, 0, NULL, NULL,
+        NULL,
         {UPDATED.format("x")} FROM job_context x""",
 )
 
@@ -373,6 +376,8 @@ TEXT = {
 def upgrade():
     """Build our tables from the published ones."""
     connection = op.get_bind()
+    if is_replaced(connection):
+        return
     replace(connection, new_schema(), FILL, added=ADDED, removed=())
 
 
@@ -380,10 +385,20 @@ def downgrade():
     """Build the published tables from ours, as far as they can hold it."""
     connection = op.get_bind()
     dialect = connection.dialect.name
-    expect_sequential(connection)
+    names = sa.inspect(connection).get_table_names()
+    if "users" not in names and f"{OLD}tasks" not in names:
+        return  # an earlier run was interrupted at its very end
+    if f"{OLD}tasks" not in names:
+        expect_sequential(connection)
     fill = [statement.replace("{text}", TEXT[dialect]) for statement in RESTORE]
     schema = published_schema(dialect, prefix=PREFIX)
     replace(connection, schema, fill, added=(), removed=ADDED)
+
+
+def is_replaced(connection):
+    """Say whether an earlier run was interrupted at its very end."""
+    names = sa.inspect(connection).get_table_names()
+    return "users" in names and f"{OLD}tasks" not in names
 
 
 def expect_sequential(connection):
@@ -413,19 +428,33 @@ def replace(connection, schema, fill, *, added, removed):
     is_sqlite = connection.dialect.name == "sqlite"
     if not is_sqlite:
         connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 0")
+    try:
+        if f"{OLD}tasks" not in sa.inspect(connection).get_table_names():
+            build(connection, schema, fill)
+            take_places(connection, added=added, removed=removed)
+        # else an earlier run was interrupted after the renaming
+        for name in (*removed, *reversed(COPIED)):
+            connection.exec_driver_sql(f"DROP TABLE IF EXISTS {OLD}{name}")
+    finally:
+        if not is_sqlite:
+            connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
+
+
+def build(connection, schema, fill):
+    """Create the new tables under their prefix and copy the rows into them."""
     schema.drop_all(connection)  # what an earlier, interrupted run left behind
     schema.create_all(connection)
     for statement in fill:
         connection.exec_driver_sql(statement)
+
+
+def take_places(connection, *, added, removed):
+    """Rename the old tables away and the new ones into place."""
     moves = [(name, f"{OLD}{name}") for name in (*COPIED, *removed)]
     moves += [(f"{PREFIX}{name}", name) for name in (*COPIED, *added)]
-    if is_sqlite:
+    if connection.dialect.name == "sqlite":
         for before, after in moves:
             connection.exec_driver_sql(f"ALTER TABLE {before} RENAME TO {after}")
     else:
         renames = ", ".join(f"{before} TO {after}" for before, after in moves)
         connection.exec_driver_sql(f"RENAME TABLE {renames}")
-    for name in (*removed, *reversed(COPIED)):
-        connection.exec_driver_sql(f"DROP TABLE {OLD}{name}")
-    if not is_sqlite:
-        connection.exec_driver_sql("SET FOREIGN_KEY_CHECKS = 1")
