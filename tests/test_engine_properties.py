@@ -430,7 +430,7 @@ def walk(url: str, n_walks: int, *, has_directory: bool) -> Bench:
         tasks = [wf.create_task(f"t{number}") for number in range(15)]
         bench = Bench(wf, conn, tasks, clock, has_directory)
         settings = hypothesis.settings(
-            max_examples=n_walks, stateful_step_count=16, suppress_health_check=list(HealthCheck)
+            max_examples=n_walks, stateful_step_count=24, suppress_health_check=list(HealthCheck)
         )
         run_state_machine_as_test(type("Walk", (Walk,), {"bench": bench}), settings=settings)
     engine.dispose()

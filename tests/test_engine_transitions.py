@@ -429,7 +429,7 @@ def test_every_verb_logs_one_row_for_each_transition(wf: gwf.Client) -> None:
     wf.create_task("B")
     flow = wf.create_flow("F", ["A", gwf.Step("B", optional=True)])
     job = wf.create_job(flow, "J", created_by=1, context={"secret": "p4ss"})
-    job.start(operator=2)
+    first = job.start(operator=2).task("A").id
     job.pause(reason="lunch", operator=3).resume(operator=4)
     job.task("A").start(operator=5).fail("broken", error_code="E", operator=6)
     job.retry("A", reason="mended", operator=7)
@@ -448,7 +448,7 @@ def test_every_verb_logs_one_row_for_each_transition(wf: gwf.Client) -> None:
         ("resume", None, None, 4, "running", "running", None),
         ("start", "A", 1, 5, "pending", "running", None),
         ("fail", "A", 1, 6, "running", "failed", "broken"),
-        ("fail", None, None, 6, "running", "failed", "job task 1 'A' failed"),
+        ("fail", None, None, 6, "running", "failed", f"job task {first} 'A' failed"),
         ("retry", "A", 1, 7, "failed", "pending", "mended"),
         ("retry", None, None, 7, "failed", "running", None),
         ("start", "A", 2, 8, "pending", "running", None),

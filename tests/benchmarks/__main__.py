@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import by_hand
 from servers import running
 
 import gwf
+from benchmarks import by_hand
 
 ROUNDS = 9
 N_JOBS = 10_000
