@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -90,8 +91,12 @@ def database_url(environment: Mapping[str, str]) -> sa.URL:
     if not any(name.startswith("DB_") and name in _PUBLISHED for name in environment):
         return _parsed(EMBEDDED_DEFAULT)
     settings = {name: environment.get(name, default) for name, default in _PUBLISHED.items()}
-    if not settings["DB_PORT"].isdigit():
-        raise Invalid("DB_PORT", settings["DB_PORT"], expected="the number of a port")
+    if not re.fullmatch("[0-9]{1,5}", settings["DB_PORT"]) or not (
+        0 < int(settings["DB_PORT"]) < 65_536
+    ):
+        raise Invalid(
+            "DB_PORT", settings["DB_PORT"], expected="the number of a port, from 1 to 65535"
+        )
     return sa.URL.create(
         "mysql+pymysql",
         username=settings["DB_USER"],

@@ -32,6 +32,9 @@ PUBLISHED = "0001"
 _OLDEST_SERVERS = {True: ((10, 6), "MariaDB"), False: ((8, 0), "MySQL")}
 _LOCK = "gwf_migrate"
 
+#: A database with all of these is one of GoWorkFlow's.
+_SIGNATURE = frozenset({"job_tasks", "flow_tasks", "job_task_logs"})
+
 
 def prepare(db: Database) -> None:
     """Make sure that the database has the schema of this version.
@@ -147,7 +150,8 @@ def _settled(db: Database) -> tuple[str | None, list[str]]:
 def _is_interrupted(db: Database, tables: list[str]) -> bool:
     """Say whether an interrupted first preparation left these: some of our tables, all empty."""
     published = {table.name for table in published_schema("mysql").sorted_tables}
-    if not set(tables) - {"alembic_version"} < published:
+    ours = set(tables) - {"alembic_version"}
+    if not ours < published or ours >= _SIGNATURE:
         return False
 
     def are_empty(conn: Connection) -> bool:
@@ -201,7 +205,7 @@ def _is_older(revision: str) -> bool:
 
 
 def _not_ours(db: Database, tables: list[str]) -> DatabaseMismatch:
-    if {"job_tasks", "flow_tasks", "job_task_logs"} <= set(tables):
+    if set(tables) >= _SIGNATURE:
         return DatabaseMismatch(
             db.label,
             reason="it holds the tables of GoWorkFlow",

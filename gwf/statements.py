@@ -66,7 +66,7 @@ class Statement:
 
     def __init__(self, clause: sa.Select[Any] | sa.UpdateBase) -> None:
         self._clause = clause
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[tuple[str, bool], _Plan] = {}
 
     def fetch(self, conn: Connection, **values: Any) -> list[tuple[Any, ...]]:
         """Return all rows, in one round trip."""
@@ -110,9 +110,10 @@ class Statement:
 
     def plan(self, dialect: Dialect) -> _Plan:
         """Return the statement compiled for this dialect, compiling it once."""
-        plan = self._plans.get(dialect.name)
+        kind = (dialect.name, getattr(dialect, "is_mariadb", False))  # their locks read otherwise
+        plan = self._plans.get(kind)
         if plan is None:
-            plan = self._plans[dialect.name] = _compiled(self._clause, dialect)
+            plan = self._plans[kind] = _compiled(self._clause, dialect)
         return plan
 
 

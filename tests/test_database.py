@@ -20,6 +20,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 import sqlalchemy as sa
+from servers import running
 
 import gwf
 from gwf import database, migrate
@@ -398,6 +399,17 @@ def test_session_of_a_server_is_set_up(databases: Any, db: Database) -> None:
     assert value_of(db, "SELECT @@time_zone") == "+00:00"
     assert value_of(db, "SELECT @@character_set_connection") == "utf8mb4"
     assert "STRICT_TRANS_TABLES" in value_of(db, "SELECT @@sql_mode")
+
+
+def test_one_process_uses_both_servers(server_of: Callable[[str], Any]) -> None:
+    """MySQL and MariaDB are one dialect to SQLAlchemy, but a statement is compiled for each."""
+    statement = Statement(sa.select(users.c.id).with_for_update(read=True))
+    for kind in ("mysql", "mariadb", "mysql"):
+        server, name = server_of(kind), "gwf_one_of_both"
+        running.drop_database(server, name)
+        with gwf.connect(running.create_database(server, name)) as wf:
+            assert read(wf.database, statement.fetch) == []
+        running.drop_database(server, name)
 
 
 INSTANTS = [

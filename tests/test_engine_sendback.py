@@ -490,6 +490,14 @@ def test_rollback_task_comes_straight_back(wf: gwf.Client) -> None:
     assert place(job) == ("completed", None, 4, 1)
 
 
+def test_rollback_task_decides_its_target_by_lower_results(wf: gwf.Client) -> None:
+    """R8, C2: a later result that stands is not the previous one of the target."""
+    job = started(wf, gwf.Step("A", condition="previous_task_result == null"), "B", "C")
+    do(job, "A", "B")
+    back(job.task("C").start(), 1, resume="direct")
+    assert state(job) == "A pending 2, B completed 1, C rolled_back 2"
+
+
 def test_rollback_task_comes_straight_back_to_its_group(wf: gwf.Client) -> None:
     """R8: a sibling that completed keeps its result, one that is pending waits with the caller."""
     job = started(wf, "A", ["B", "C", "D"])

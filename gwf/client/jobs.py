@@ -11,9 +11,9 @@ from gwf.client.door import Door, FlowLike, JobLike, JobTaskLike, Operator, atte
 from gwf.client.handles import JobTask
 from gwf.client.job import Job
 from gwf.engine import context as contexts
-from gwf.engine import jobs, lookup, sendback
+from gwf.engine import creation, jobs, lookup, sendback
+from gwf.engine.creation import NewJob, paired
 from gwf.engine.explain import Explanation, explain, get_job
-from gwf.engine.jobs import NewJob, paired
 from gwf.model import JobRecord
 
 
@@ -42,7 +42,7 @@ class Jobs(Door):
         return Job(
             self._client,
             self._write(
-                lambda conn: jobs.create_job(conn, self._flow_id(conn, flow), call, job=new)
+                lambda conn: creation.create_job(conn, self._flow_id(conn, flow), call, job=new)
             ),
         )
 
@@ -65,7 +65,9 @@ class Jobs(Door):
         call = self._call(created_by, idempotency_key=idempotency_key)
         wanted = paired(names, contexts)
         records = self._write(
-            lambda conn: jobs.create_jobs(conn, self._flow_id(conn, flow), call, new_jobs=wanted)
+            lambda conn: creation.create_jobs(
+                conn, self._flow_id(conn, flow), call, new_jobs=wanted
+            )
         )
         return [Job(self._client, record) for record in records]
 
