@@ -139,7 +139,7 @@ def open_database(url: str | sa.URL | None = None, *, clock: Clock | None = None
     if kind == "sqlite":
         return _open_sqlite(parsed, clock)
     if kind in ("mysql", "mariadb"):
-        return _open_server(parsed.set(drivername=f"{kind}+pymysql"), clock)
+        return _open_server(parsed.set(drivername="mysql+pymysql"), clock)
     raise Invalid("database", kind, expected="sqlite, mysql or mariadb")
 
 
@@ -319,15 +319,15 @@ def utc_now() -> datetime:
 
 
 def _parsed(url: str | sa.URL) -> sa.URL:
-    try:
+    with contextlib.suppress(sa.exc.ArgumentError, ValueError):
         return sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError) as error:
-        raise Invalid(
-            "database URL",
-            "(not shown, it may hold a password)",
-            expected="like sqlite:///gwf.db or mysql+pymysql://user:password@host:3306/name; "
-            "write @ / : % # of a password as %40 %2F %3A %25 %23, or use DB_PASSWORD",
-        ) from error
+    # outside the handler, since SQLAlchemy's own error would carry the password along
+    raise Invalid(
+        "database URL",
+        "(not shown, it may hold a password)",
+        expected="like sqlite:///gwf.db or mysql+pymysql://user:password@host:3306/name; "
+        "write @ / : % # of a password as %40 %2F %3A %25 %23, or use DB_PASSWORD",
+    )
 
 
 def _open_sqlite(url: sa.URL, clock: Clock | None) -> Database:
@@ -360,6 +360,9 @@ def _open_server(url: sa.URL, clock: Clock | None) -> Database:
         raise Invalid("database URL", url.render_as_string(), expected="name the database: …/name")
     if "charset" not in url.query:
         url = url.update_query_dict({"charset": "utf8mb4"})
+    charset = str(url.query["charset"])
+    if pymysql.charset.charset_by_name(charset) is None:
+        raise Invalid("charset", charset, expected="utf8mb4, or another one that MySQL knows")
     engine = sa.create_engine(
         url,
         isolation_level="READ COMMITTED",
@@ -381,7 +384,9 @@ def _open_server(url: sa.URL, clock: Clock | None) -> Database:
         record.info["gwf_clock"] = clock
         with connection.cursor() as cursor:
             cursor.execute(
+                # a sort holds 15 rows at least, and a result may have 1,000,000 bytes
                 "SET time_zone = '+00:00', innodb_lock_wait_timeout = 20, "
+                "sort_buffer_size = 33554432, "
                 "sql_mode = CONCAT(@@sql_mode, ',STRICT_TRANS_TABLES')"
             )
 

@@ -172,10 +172,20 @@ class Walk(RuleBasedStateMachine):
         self.wf = self.bench.wf
         self.bench.n_walks += 1
         steps = steps_of(positions, self.bench.tasks)
-        made = self.wf.create_flow("walk", steps, max_rollbacks=max_rollbacks)
-        self.handle = self.wf.create_job(made, "walk", context={"x": 1})
+        self.flow = self.wf.create_flow("walk", steps, max_rollbacks=max_rollbacks)
+        self.positions = positions
+        self._begin()
+        for _ in range(0 if n_done is None else 2 * n_done + 1):
+            if self.job.status in ("pending", "running"):
+                self.go_on(1, options)
+
+    def _begin(self) -> None:
+        """Make a new job of the flow, on both sides."""
+        self.handle = self.wf.create_job(self.flow, "walk", context={"x": 1})
         self.job = Job(
-            positions, max_rollbacks=max_rollbacks, has_directory=self.bench.has_directory
+            self.positions,
+            max_rollbacks=self.flow.record.max_rollbacks,
+            has_directory=self.bench.has_directory,
         )
         self.job.write_first({"x": 1})
         self.ids = [row.id for row in self._read(_TASKS)]
@@ -185,9 +195,6 @@ class Walk(RuleBasedStateMachine):
         self.log_status[None] = None
         self.outcome: str | None = None
         self.answered: tuple[Callable[[], Any], Any] | None = None
-        for _ in range(0 if n_done is None else 2 * n_done + 1):
-            if self.job.status in ("pending", "running"):
-                self.go_on(1, options)
 
     # The steps
 
@@ -207,9 +214,11 @@ class Walk(RuleBasedStateMachine):
         """Choose among the verbs that suit the state of the job."""
         suits = self._suitable(options)
         verbs = [verb for verb in suits if suits[verb] for _ in range(WEIGHTS[verb])]
-        verb = verbs[choice % len(verbs)] if verbs else "reopen_job"
-        tasks = suits[verb] or [None]
-        self._apply(verb, tasks[options.which % len(tasks)], options)
+        if verbs:
+            verb = verbs[choice % len(verbs)]
+            self._apply(verb, suits[verb][options.which % len(suits[verb])], options)
+        else:
+            self._begin()  # the job was given up, or its first condition fails for good
 
     def do_anything(self, verb: str, options: Options) -> None:
         """Apply any verb to any task, but give the job up only where that changes nothing."""
@@ -220,12 +229,12 @@ class Walk(RuleBasedStateMachine):
         """Do what the job needs next, several times, so that walks come far."""
         for _ in range(n):
             suits = self._suitable(options)
-            needed = ("start_job", "resume_job", "complete", "start", "retry", "reopen_job")
-            verb = next((verb for verb in needed if suits[verb]), "cancel_job")
-            tasks = suits[verb] or [None]
-            self._apply(verb, tasks[-1], replace(options, attempt=None))
-            if verb in ("retry", "reopen_job", "cancel_job"):
-                return
+            needed = ("start_job", "resume_job", "complete", "start", "retry", "rollback")
+            verb = next((verb for verb in (*needed, "reopen_job") if suits[verb]), None)
+            if verb is None:
+                self._begin()
+            else:
+                self._apply(verb, suits[verb][-1], replace(options, attempt=None))
             self.check()
 
     def replay(self) -> None:

@@ -228,21 +228,20 @@ def get_flow(conn: Connection, flow_id: int) -> FlowRecord:
 def find_task(conn: Connection, name: str) -> TaskRecord:
     """Return the newest task of exactly this name, an active one before a retired one."""
     query = sa.select(*queries.TASK_COLUMNS).where(tasks.c.name == name)
-    rows = conn.execute(query.order_by(tasks.c.is_active.desc(), tasks.c.id.desc()))
-    for row in rows:
-        if row.name == name:  # the server's collation takes more for equal
-            return TaskRecord.from_row(row)
-    raise TaskNotFound(name)
+    found = [TaskRecord.from_row(row) for row in conn.execute(query)]
+    same = [task for task in found if task.name == name]  # a collation takes more for equal
+    if not same:
+        raise TaskNotFound(name)
+    return max(same, key=lambda task: (task.is_active, task.id))
 
 
 def find_flows(conn: Connection, name: str) -> list[FlowRecord]:
     """Return every flow of exactly this name: active before retired, newest first."""
     query = sa.select(*queries.FLOW_COLUMNS).where(flows.c.name == name)
-    rows = conn.execute(query.order_by(flows.c.is_active.desc(), flows.c.id.desc()))
-    found = [FlowRecord.from_row(row) for row in rows if row.name == name]
+    found = [FlowRecord.from_row(row) for row in conn.execute(query) if row.name == name]
     if not found:
         raise FlowNotFound(name)
-    return found
+    return sorted(found, key=lambda flow: (flow.is_active, flow.id), reverse=True)
 
 
 def _checked_task(values: Mapping[str, Any]) -> dict[str, Any]:
