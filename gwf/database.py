@@ -321,8 +321,11 @@ def utc_now() -> datetime:
 def _parsed(url: str | sa.URL) -> sa.URL:
     with contextlib.suppress(sa.exc.ArgumentError, ValueError):
         return sa.make_url(url)
-    # outside the handler, since SQLAlchemy's own error would carry the password along
-    raise Invalid(
+    raise _unreadable()  # outside the handler: SQLAlchemy's own error would carry the password
+
+
+def _unreadable() -> Invalid:
+    return Invalid(
         "database URL",
         "(not shown, it may hold a password)",
         expected="like sqlite:///gwf.db or mysql+pymysql://user:password@host:3306/name; "
@@ -356,6 +359,8 @@ def _open_sqlite(url: sa.URL, clock: Clock | None) -> Database:
 
 
 def _open_server(url: sa.URL, clock: Clock | None) -> Database:
+    if not url.host or "@" in f"{url.host}{url.database}":
+        raise _unreadable()
     if not url.database:
         raise Invalid("database URL", url.render_as_string(), expected="name the database: …/name")
     if "charset" not in url.query:

@@ -136,7 +136,7 @@ def _revision_and_tables(conn: Connection) -> tuple[str | None, list[str]]:
     revision = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     is_ours = {"job_tasks", "jobs", "flows", "tasks"} <= set(tables)
     others = [name for name in tables if name != "alembic_version"]
-    if revision is not None and not is_ours:
+    if revision is None or not is_ours:
         return None, tables
     return revision, others
 
@@ -151,8 +151,8 @@ def _is_interrupted(db: Database, tables: list[str]) -> bool:
     """Say whether an interrupted first preparation left these: some of our tables, all empty."""
     published = {table.name for table in published_schema("mysql").sorted_tables}
     ours = set(tables) - {"alembic_version"}
-    if not ours < published or ours >= _SIGNATURE:
-        return False
+    if len(ours) == len(tables) or not ours < published:
+        return False  # Alembic makes its own table first
 
     def are_empty(conn: Connection) -> bool:
         found = (sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1) for name in tables)

@@ -266,6 +266,7 @@ def test_unknown_host_is_refused() -> None:
     ("tables", "reason"),
     [
         (["customers", "orders"], r"tables of something else \(customers, orders\); name another"),
+        (["jobs", "tasks"], r"tables of something else \(jobs, tasks\); name another"),
         (["tasks", "flows", "flow_tasks", "jobs", "job_tasks", "job_task_logs"], "gwf adopt"),
     ],
 )

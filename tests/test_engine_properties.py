@@ -324,8 +324,10 @@ class Walk(RuleBasedStateMachine):
         is_open = job.status in ("running", "failed")
         again = [task for task in job.tasks if is_open and task.status == "failed"]
         hopeful = [task for task in again if task.code == "E1" or options.which % 4 == 0]
-        first = job.tasks[0].sequence
+        first, any_way = job.tasks[0].sequence, {"running": "cancel", "force": True}
         later = [task for task in job.tasks if is_open and task.sequence > first]
+        if options.which % 5 > 0:
+            later = [task for task in later if job.allowed_targets(task, **any_way)]
         return {
             "start": due,
             "skip": due,

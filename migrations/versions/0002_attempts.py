@@ -416,10 +416,28 @@ def expect_sequential(connection):
         "SELECT COUNT(*) FROM job_tasks t LEFT JOIN flow_tasks p ON p.id = t.flow_task_id "
         "WHERE p.id IS NULL"
     ).scalar()
+    expect_distinct_keys(connection)
     if lost:
         raise RuntimeError(
             f"cannot go back to revision 0001: {lost} job tasks belong to positions that were "
             "edited out of their flow, which the published schema cannot hold"
+        )
+
+
+def expect_distinct_keys(connection):
+    """Refuse to go back while keys differ only in what the published collation takes for equal."""
+    if connection.dialect.name == "sqlite":
+        return
+    alike = connection.exec_driver_sql(
+        "SELECT MIN(context_key) FROM job_context WHERE superseded_at IS NULL AND is_deleted = 0 "
+        "GROUP BY job_id, context_key COLLATE utf8mb4_unicode_ci "
+        "HAVING COUNT(DISTINCT context_key) > 1"
+    ).fetchall()
+    if alike:
+        keys = ", ".join(sorted({row[0] for row in alike}))
+        raise RuntimeError(
+            f"cannot go back to revision 0001: context keys like {keys} differ only in case, which "
+            "the published schema cannot tell apart; rename them first"
         )
 
 
