@@ -77,6 +77,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_KEY = re.compile(r"""'[^'\\]+'|"[^"\\]+\"""")
 _UNCOUNTED_PATTERN = re.compile(r"""[rR]?['"](?:[^{\\]|\\[^0-7uUxX])*['"]""")
 _SYNTAX_ERROR = re.compile(r"<input>:(\d+):(\d+): (.+?)(?: expecting .*)?$", re.MULTILINE)
 
@@ -143,12 +144,16 @@ def evaluate(expression: object, inputs: Mapping[str, Any]) -> Verdict:
         return Verdict(None, _sentence(error))
 
 
-def names_in(expression: str) -> frozenset[str]:
-    """Return those of ``NAMES`` that an expression may read.
+def read_by(expression: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the inputs that an expression may read, nested as they are.
 
-    A variable of a loop that is called like one of them counts too.
+    ``context.env`` reads one key and so shows no other; ``size(context)`` reads all of it.
+    A variable of a loop that is called like an input counts as one.
     """
-    return _mentioned(_tokens(expression))
+    part: dict[str, Any] = {}
+    for path in sorted(_paths(_tokens(expression)), key=len, reverse=True):
+        _copy(path, inputs, part)
+    return part
 
 
 def _bounded(expression: object) -> tuple[str, list[str]]:
@@ -230,6 +235,42 @@ def _tokens(expression: str) -> list[str]:
 
 def _mentioned(tokens: list[str]) -> frozenset[str]:
     return frozenset(token for before, token in pairwise(["", *tokens]) if before != ".") & _INPUTS
+
+
+def _paths(tokens: list[str]) -> set[tuple[str, ...]]:
+    """Return where inputs are read: a name and the literal keys selected from it."""
+    paths = set()
+    for start, (before, word) in enumerate(pairwise(["", *tokens])):
+        if word not in _INPUTS or before == ".":
+            continue
+        path, after = [word], tokens[start + 1 :]
+        while (step := _selected(after)) is not None:
+            key, width = step
+            path.append(key)
+            after = after[width:]
+        paths.add(tuple(path))
+    return paths
+
+
+def _selected(tokens: list[str]) -> tuple[str, int] | None:
+    """Return the key of a selection that the tokens begin with, and how many tokens it takes."""
+    match tokens[:3]:
+        case ["[", key, "]"] if _PLAIN_KEY.fullmatch(key):
+            return key[1:-1], 3
+        case [".", word, *after] if _WORD.fullmatch(word) and after != ["("]:
+            return word, 2
+    return None
+
+
+def _copy(path: tuple[str, ...], source: Any, target: dict[str, Any]) -> None:
+    """Copy what stands at a path, as far as it leads; what has no such key is left out."""
+    key, *rest = path
+    if not isinstance(source, Mapping) or key not in source:
+        return
+    if rest and isinstance(source[key], Mapping):
+        _copy(tuple(rest), source[key], target.setdefault(key, {}))
+    else:
+        target[key] = source[key]
 
 
 def _depth(tokens: list[str]) -> int:

@@ -16,45 +16,40 @@ import logging
 import os
 import random
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import pymysql
 import sqlalchemy as sa
-from pymysql.constants import CLIENT, CR, ER
+from pymysql.constants import CLIENT
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import StaticPool
 
-from gwf.errors import DatabaseUnavailable, GwfError, Invalid, OutcomeUnknown
+from gwf.errors import GwfError, Invalid, OutcomeUnknown
+from gwf.failures import (
+    DRIVER_ERRORS,
+    is_contended,
+    is_lock_wait,
+    is_lost,
+    message_of,
+    raise_translated,
+)
 
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Clock = Callable[[], datetime]
 
-#: Deadlocks, lock waits and a busy SQLite are tried this often in all (rule T2).
+#: What collided with another transaction is tried this often in all (rule T2).
 MAX_TRIES = 12
+#: What waited for a lock as long as the database lets it is tried this often in all.
+MAX_WAITS = 2
 
 EMBEDDED_DEFAULT = "sqlite:///gwf.db"
-
-_LOST = frozenset(
-    {
-        CR.CR_SERVER_GONE_ERROR,
-        CR.CR_SERVER_LOST,
-        CR.CR_CONN_HOST_ERROR,
-        ER.SERVER_SHUTDOWN,
-        1927,  # MariaDB: the connection was killed
-        4031,  # MySQL: disconnected by the server because of inactivity
-        0,  # PyMySQL: the connection was closed on our side
-    }
-)
-#: A duplicate key means that another call was first; the check that found no row is made again.
-_CONTENDED = frozenset({ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, ER.DUP_ENTRY})
 
 
 @dataclass(slots=True)
@@ -151,8 +146,9 @@ def read(db: Database, work: Callable[[Connection], Answer]) -> Answer:
 def write(db: Database, work: Callable[[Connection], Answer]) -> Answer:
     """Run work in one transaction and commit it once.
 
-    The work runs again after a deadlock, a lock wait or a busy SQLite (at most 12 times in all) and
-    once after a connection that was lost before the commit; it must have no effect but on ``conn``.
+    The work runs again after a deadlock (at most 12 times in all), after a wait for a lock that
+    outlasted the limit of the database (twice in all), and once after a connection that was lost
+    before the commit; it must have no effect but on ``conn``.
 
     Raises
     ------
@@ -166,12 +162,14 @@ def write(db: Database, work: Callable[[Connection], Answer]) -> Answer:
 
 def _run(db: Database, work: Callable[[Connection], Answer], *, writing: bool) -> Answer:
     reconnected = False
+    waits = 0
     for tries in range(1, MAX_TRIES + 1):
         try:
             with db.guard, _transaction(db, writing=writing) as conn:
                 return work(conn)
-        except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as error:
-            if is_contended(error) and tries < MAX_TRIES:
+        except DRIVER_ERRORS as error:
+            waits += is_lock_wait(error)
+            if is_contended(error) and tries < MAX_TRIES and waits < MAX_WAITS:
                 pause = random.uniform(0.2, 1.0) * min(0.002 * 2**tries, 0.5)  # noqa: S311 - jitter is no secret
                 logger.info("contended, trying again", extra={"tries": tries})
                 time.sleep(pause)
@@ -179,7 +177,7 @@ def _run(db: Database, work: Callable[[Connection], Answer], *, writing: bool) -
                 reconnected = True
                 db.engine.dispose()
             else:
-                raise_translated(db, error)
+                raise_translated(error, label=db.label, is_sqlite=db.is_sqlite)
     raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
 
@@ -210,11 +208,11 @@ def _transaction(db: Database, *, writing: bool) -> Iterator[Connection]:
 def _commit(db: Database, conn: Connection, transaction: sa.RootTransaction) -> None:
     try:
         transaction.commit()
-    except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as error:
+    except DRIVER_ERRORS as error:
         if is_lost(error):
             conn.invalidate(error)
             db.engine.dispose()
-            raise OutcomeUnknown(db.label, reason=_message(error)) from error
+            raise OutcomeUnknown(db.label, reason=message_of(error)) from error
         _give_up(conn, transaction, error)
         raise
 
@@ -226,91 +224,8 @@ def _give_up(conn: Connection, transaction: sa.RootTransaction, error: BaseExcep
         return
     try:
         transaction.rollback()
-    except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as failure:
+    except DRIVER_ERRORS as failure:
         conn.invalidate(failure)
-
-
-def is_contended(error: BaseException) -> bool:
-    """Say whether another transaction was in the way, so that trying again may work."""
-    driver = _driver_error(error)
-    if isinstance(driver, pymysql.err.Error):
-        return _code(driver) in _CONTENDED
-    return isinstance(driver, sqlite3.OperationalError) and _sqlite_code(driver) in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
-
-
-def is_lost(error: BaseException) -> bool:
-    """Say whether the connection to the server is gone."""
-    driver = _driver_error(error)
-    if isinstance(driver, pymysql.err.InterfaceError):
-        return True
-    return isinstance(driver, pymysql.err.OperationalError) and _code(driver) in _LOST
-
-
-def raise_translated(db: Database, error: BaseException) -> NoReturn:
-    """Raise the error of the tree that says what is wrong with the database and what to do.
-
-    A failure that no user can have caused, such as wrong SQL, is raised as it is.
-    """
-    driver = _driver_error(error)
-    code = _code(driver) if isinstance(driver, pymysql.err.Error) else _sqlite_code(driver)
-    known = _SQLITE_ADVICE if db.is_sqlite else _SERVER_ADVICE
-    if code in known:
-        reason, advice = known[code]
-    elif isinstance(driver, (pymysql.err.OperationalError, pymysql.err.InterfaceError)):
-        reason, advice = _message(error), "see the log of the server"
-    else:
-        raise error
-    raise DatabaseUnavailable(db.label, reason=reason, advice=advice) from error
-
-
-_SERVER_ADVICE: dict[int | None, tuple[str, str]] = {
-    ER.ACCESS_DENIED_ERROR: (
-        "the server refuses this user or password",
-        "check both in the URL or in DB_USER and DB_PASSWORD",
-    ),
-    ER.DBACCESS_DENIED_ERROR: (
-        "this user has no rights on the database",
-        "grant them: GRANT ALL ON <database>.* TO <user>",
-    ),
-    ER.TABLEACCESS_DENIED_ERROR: (
-        "this user may not do that to a table",
-        "grant SELECT, INSERT, UPDATE, DELETE; a migration needs CREATE, ALTER, DROP, INDEX too",
-    ),
-    ER.BAD_DB_ERROR: (
-        "the server has no database of this name",
-        "create it: CREATE DATABASE <name> CHARACTER SET utf8mb4",
-    ),
-    CR.CR_CONN_HOST_ERROR: (
-        "nothing answers there",
-        "check host and port, and that the server runs",
-    ),
-    CR.CR_SERVER_LOST: ("the connection was lost", "try again when the server is back"),
-    CR.CR_SERVER_GONE_ERROR: ("the connection was lost", "try again when the server is back"),
-    ER.OPTION_PREVENTS_STATEMENT: ("the server is read-only", "connect to the primary server"),
-    ER.LOCK_WAIT_TIMEOUT: ("another transaction holds the lock", "end that one, then try again"),
-    ER.LOCK_DEADLOCK: ("transactions keep colliding", "try again"),
-}
-
-_SQLITE_ADVICE: dict[int | None, tuple[str, str]] = {
-    sqlite3.SQLITE_CANTOPEN: (
-        "the file cannot be opened",
-        "check that its folder exists and that you may write there",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        "the file is read-only",
-        "make the file and its folder writable, or copy it",
-    ),
-    sqlite3.SQLITE_NOTADB: ("the file is no SQLite database", "name another file"),
-    sqlite3.SQLITE_CORRUPT: ("the file is damaged", "restore it from a copy"),
-    sqlite3.SQLITE_BUSY: (
-        "another process holds the database",
-        "end its transaction, then try again",
-    ),
-    sqlite3.SQLITE_FULL: ("the disk is full", "make room, then try again"),
-}
 
 
 def utc_now() -> datetime:
@@ -403,24 +318,3 @@ def _json() -> dict[str, Any]:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     return {"json_serializer": dumps, "json_deserializer": json.loads}
-
-
-def _driver_error(error: BaseException) -> BaseException:
-    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
-        return error.orig
-    return error
-
-
-def _code(error: BaseException) -> int | None:
-    code = error.args[0] if error.args else None
-    return code if isinstance(code, int) else None
-
-
-def _sqlite_code(error: BaseException) -> int | None:
-    extended = getattr(error, "sqlite_errorcode", None)
-    return None if extended is None else extended & 0xFF
-
-
-def _message(error: BaseException) -> str:
-    driver = _driver_error(error)
-    return str(driver.args[-1] if driver.args else driver)

@@ -15,7 +15,7 @@ The HTTP status and the exit code of the command line stand beside each name::
     ├── Conflict (RuntimeError)               409   4   the state found does not allow it
     │   ├── InUse                                       still used by a flow or a job
     │   ├── NotDue                                      something else has to finish first
-    │   ├── StaleAttempt                                an answer to an attempt that is over
+    │   ├── StaleAttempt                                an answer to another attempt
     │   ├── SendBackRefused                             the target is not one of the allowed ones
     │   └── KeyReused                                   an idempotency key with other arguments
     ├── NotAllowed (PermissionError)          403   5   the rules or the roles forbid it
@@ -153,13 +153,14 @@ class NotDue(Conflict):
 
 
 class StaleAttempt(Conflict):
-    """Refuse an answer that was meant for an attempt which is over."""
+    """Refuse an answer that was meant for another attempt than the current one."""
 
     def __init__(self, what: str, *, attempt: int, current: int, found: str) -> None:
         self.attempt = attempt
         self.current = current
+        state = "is over" if attempt < current else "has not begun"
         super().__init__(
-            f"attempt {attempt} of {what} is over, attempt {current} is {found}; "
+            f"attempt {attempt} of {what} {state}, attempt {current} is {found}; "
             "read the task again and decide anew",
             found=found,
         )

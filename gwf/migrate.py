@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-import pymysql
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gwf import resources
-from gwf.database import Database, raise_translated, read, write
-from gwf.errors import DatabaseMismatch
+from gwf.database import Database, read, write
+from gwf.errors import DatabaseMismatch, DatabaseUnavailable
+from gwf.failures import DRIVER_ERRORS, raise_translated
 from gwf.published import published_schema
 
 logger = logging.getLogger(__name__)
@@ -31,6 +30,8 @@ PUBLISHED = "0001"
 
 _OLDEST_SERVERS = {True: ((10, 6), "MariaDB"), False: ((8, 0), "MySQL")}
 _LOCK = "gwf_migrate"
+#: How long a migration of another process is waited for, in seconds.
+_WAIT_S = 60
 
 #: A database with all of these is one of GoWorkFlow's.
 _SIGNATURE = frozenset({"job_tasks", "flow_tasks", "job_task_logs"})
@@ -244,8 +245,8 @@ def _run(db: Database, command_name: str, revision: str) -> None:
         with db.guard, _alone(db) as conn:
             config.attributes["connection"] = conn
             getattr(command, command_name)(config, revision)
-    except (sa.exc.DBAPIError, pymysql.err.Error, sqlite3.Error) as error:
-        raise_translated(db, error)
+    except DRIVER_ERRORS as error:
+        raise_translated(error, label=db.label, is_sqlite=db.is_sqlite)
     logger.info("migrated", extra={"command": command_name, "revision": revision})
 
 
@@ -263,7 +264,12 @@ def _alone(db: Database) -> Iterator[Connection]:
             finally:
                 raw.execute("PRAGMA foreign_keys = ON")
             return
-        conn.exec_driver_sql("SELECT GET_LOCK(%s, 60)", (_LOCK,))
+        if conn.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (_LOCK, _WAIT_S)).scalar() != 1:
+            raise DatabaseUnavailable(
+                db.label,
+                reason=f"another process has been migrating it for {_WAIT_S} seconds",
+                advice="wait until that one ends, then try again",
+            )
         try:
             yield conn
             conn.commit()

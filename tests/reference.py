@@ -394,3 +394,37 @@ class Job:
 def _expect(is_met: bool, outcome: str) -> None:
     if not is_met:
         raise Refused(outcome)
+
+
+#: Walks that chance seldom takes: the sequences of the tasks, then verbs with the index of a task
+#: (and of a send-back the target). Each of them failed at least once.
+SCRIPTS = {
+    "a_later_task_sends_back_while_the_target_of_a_direct_one_waits": (
+        (1, 2, 3, 4),
+        "start 0, complete 0, start 1, complete 1, start 2, complete 2, start 3, direct 3 1, "
+        "rollback 2 2, start 0, complete 0, start 1, complete 1, start 2, complete 2, start 3",
+    ),
+    "a_later_task_sends_back_while_the_target_of_a_direct_one_runs": (
+        (1, 2, 3, 4),
+        "start 0, complete 0, start 1, complete 1, start 2, complete 2, start 3, direct 3 1, "
+        "start 0, direct 2 2, complete 0, start 1, complete 1, start 2, complete 2, start 3",
+    ),
+    "a_failed_task_stays_while_its_sibling_completes": (
+        (1, 1, 2),
+        "start 0, start 1, fail 0, fail 1, retry 0, start 0, complete 0, retry 1, start 1, "
+        "complete 1, start 2, complete 2",
+    ),
+    "a_group_ends_by_its_join_with_failed_members": (
+        (1, 1, 1, 2),
+        "start 0, start 1, start 2, fail 0, fail 1, complete 2, retry 0, start 3, complete 3",
+    ),
+    "a_direct_send_back_tries_failed_siblings_again": (
+        (1, 2, 2),
+        "start 0, complete 0, start 1, start 2, fail 1, fail 2, direct 1 1, start 0, complete 0, "
+        "start 1, start 2, complete 1, complete 2",
+    ),
+    "a_condition_sees_no_value_of_an_attempt_that_is_sent_back": (
+        (1, 2, 3),
+        "start 0, complete 0, start 1, complete 1, start 2, set_context 2, rollback 2 2, start 1",
+    ),
+}

@@ -166,6 +166,7 @@ def test_context_is_a_mapping(wf: gwf.Client) -> None:
     del job.context["a"]
     assert "a" not in job.context
     assert job.context["none"] is None
+    assert job.context[" none "] is None
     with pytest.raises(KeyError, match="there is no context key 'a'"):
         job.context["a"]
     with pytest.raises(gwf.NotFound):

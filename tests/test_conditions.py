@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gwf import conditions
-from gwf.conditions import NAMES, Verdict, check, evaluate, names_in
+from gwf.conditions import NAMES, Verdict, check, evaluate, read_by
 from gwf.errors import ConditionInvalid
 
 INPUTS: dict[str, Any] = {
@@ -346,23 +347,49 @@ def test_evaluate_refuses_inputs_that_are_nested_too_deep(value: list[Any]) -> N
     assert "nested too deep" in str(evaluate("context == context", {"context": value}).error)
 
 
+GIVEN: dict[str, Any] = {
+    "previous_task_result": {"status": "approved", "votes": [1, 2]},
+    "results": {"A": {"n": 1}, "B b": 2},
+    "context": {"env": "prod", "token": "s3cret", "deep": {"er": {"x": 1, "y": 2}}},
+    "job": {"id": 7, "name": "j"},
+    "task": {"id": 9, "name": "t"},
+}
+
+
 @pytest.mark.parametrize(
-    ("expression", "names"),
+    ("expression", "part"),
     [
-        ("previous_task_result.status == 'approved'", {"previous_task_result"}),
-        ("results['task'].approved && context.x > 3", {"results", "context"}),
-        ("job.context == 'results' // task", {"job"}),
-        (r"'it\'s task' == r'\' + job.name", {"job"}),
-        ('"""job " task""" == context.x', {"context"}),
-        ("has(task.x) ? job.y : [results].size() > 0", {"task", "job", "results"}),
-        ("tasks == jobs", set()),
-        ("true", set()),
-        ("'unfinished job", {"job"}),
+        (
+            "previous_task_result.status == 'approved'",
+            {"previous_task_result": {"status": "approved"}},
+        ),
+        (
+            "results['B b'] > 1 && context.deep.er.x > 3",
+            {"results": {"B b": 2}, "context": {"deep": {"er": {"x": 1}}}},
+        ),
+        ('context["env"] == "results" // task', {"context": {"env": "prod"}}),
+        ("context.env.startsWith('p')", {"context": {"env": "prod"}}),
+        ("context.env.length == 1", {"context": {"env": "prod"}}),
+        ("context.none.x || context.deep.none", {"context": {"deep": {}}}),
+        (r"'it\'s task' == r'\' + job.name", {"job": {"name": "j"}}),
+        ("context[job.name] == 1", {"context": GIVEN["context"], "job": {"name": "j"}}),
+        (
+            "context.deep.er.x == size(context.deep)",
+            {"context": {"deep": {"er": {"x": 1, "y": 2}}}},
+        ),
+        ("job.size() > 0 && task.id == 9", {"job": {"id": 7, "name": "j"}, "task": {"id": 9}}),
+        ("previous_task_result.votes[0] == 1", {"previous_task_result": {"votes": [1, 2]}}),
+        ("tasks == jobs", {}),
+        ("true", {}),
+        ("'unfinished job", {"job": {"id": 7, "name": "j"}}),
+        ("context.", {"context": GIVEN["context"]}),
     ],
 )
-def test_names_in_finds_the_names_outside_strings(expression: str, names: set[str]) -> None:
-    """Names are found where they are read, not in strings, comments or fields."""
-    assert names_in(expression) == names
+def test_read_by_shows_what_is_read_and_no_more(expression: str, part: dict[str, Any]) -> None:
+    """A key that is not named, such as a password, is not shown; strings and comments are none."""
+    before = copy.deepcopy(GIVEN)
+    assert read_by(expression, GIVEN) == part
+    assert before == GIVEN
 
 
 class _Raising(Mapping[str, Any]):

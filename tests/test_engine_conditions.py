@@ -206,7 +206,7 @@ def test_set_context_before_the_group_is_due(wf: gwf.Client) -> None:
 
 def test_complete_task_logs_a_condition_that_is_true(wf: gwf.Client) -> None:
     """C3: expression, value and those inputs that it names stand on the row of the verb."""
-    task = decided(wf, "results.A.n > 1", result={"n": 2}, context={"unused": 1})
+    task = decided(wf, "results.A.n > 1", result={"n": 2, "secret": 3}, context={"unused": 1})
     (row,) = [row for row in rows(wf.job(task.job_id), "complete") if row["task_name"] == "A"]
     assert row["metadata"] == {
         "conditions": [

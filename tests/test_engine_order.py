@@ -108,7 +108,7 @@ def test_start_task_of_a_job_that_does_not_run(wf: gwf.Client, status: str) -> N
         job.cancel()
     with unchanged(job), pytest.raises(gwf.NotDue) as refusal:
         job.task("A").start()
-    assert refusal.value.blockers == (f"job {job.id} is {status}",)
+    assert refusal.value.blockers[0] == f"job {job.id} is {status}"
     assert f"job {job.id} is {status}" in str(refusal.value)
 
 
@@ -152,6 +152,22 @@ def test_complete_task_records_when_the_next_became_due(url: str) -> None:
         assert job.task("A").ready_at == moments[0]
         assert job.task("B").ready_at == moments[2]
         assert job.task("C").ready_at == moments[3]
+
+
+def test_resume_job_makes_due_what_the_pause_held_up(url: str) -> None:
+    """P1: a group entered in a pause is due once the pause ends; one due before waits on."""
+    moments = [datetime(2026, 1, 1, tzinfo=UTC)]
+    with gwf.connect(url, clock=lambda: moments[-1]) as wf:
+        first = started(wf, "A", "B")
+        second = wf.create_job("F", "another").start()
+        running = first.task("A").start()
+        for minute, act in enumerate(
+            (first.pause, second.pause, running.complete, first.resume, second.resume), start=1
+        ):
+            moments.append(moments[0] + timedelta(minutes=minute))
+            act()
+        assert first.task("B").ready_at == moments[4]
+        assert second.task("A").ready_at == moments[0]
 
 
 # P2: parallel groups and joins
@@ -314,6 +330,15 @@ def test_complete_task_after_a_sibling_failed(wf: gwf.Client) -> None:
     assert job.task("B").result == {"by": "B"}
     assert job.record.completed_at == ended_at
     assert due(job) == set()
+
+
+def test_start_task_beside_a_failed_one(wf: gwf.Client) -> None:
+    """P4: the refusal names the failed task, since that one holds up the job."""
+    job = started(wf, ["A", "B"], "C")
+    job.task("A").start().fail("broken")
+    with unchanged(job), pytest.raises(gwf.NotDue, match="'A' is failed") as refusal:
+        job.task("B").start()
+    assert refusal.value.blockers[0] == f"job {job.id} is failed"
 
 
 def test_fail_task_after_a_sibling_failed(wf: gwf.Client) -> None:

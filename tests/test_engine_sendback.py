@@ -309,6 +309,21 @@ def test_rollback_task_across_a_protected_one(wf: gwf.Client) -> None:
     assert metadata["force"] is True
 
 
+def test_allowed_targets_by_force_depend_on_who_asks(wf: gwf.Client) -> None:
+    """R3, A8: once the directory holds people, ``force`` opens a target for an admin alone."""
+    job = started(wf, "A", gwf.Step("B", allow_rollback=False), "C")
+    do(job, "A", "B")
+    task = job.task("C").start()
+    wf.users.add("mia")
+    wf.users.add("root", roles=["admin"])
+    assert task.allowed_targets(force=True) == ()
+    assert task.allowed_targets(force=True, operator="mia") == ()
+    assert task.allowed_targets(force=True, operator="root") == (1, 2)
+    with pytest.raises(gwf.NotAllowed):
+        back(task, 1, force=True, operator="mia")
+    assert back(task, 1, force=True, operator="root").status == "rolled_back"
+
+
 def test_rollback_task_across_a_protected_one_that_was_skipped(wf: gwf.Client) -> None:
     """R4: only a completed task is protected; one that was skipped did nothing."""
     job = started(wf, "A", gwf.Step("B", optional=True, allow_rollback=False), "C")

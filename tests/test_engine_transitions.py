@@ -335,6 +335,8 @@ def test_answer_to_an_attempt_that_is_over(wf: gwf.Client) -> None:
         assert refusal.value.found == "running"
         assert isinstance(refusal.value, gwf.Conflict)
     assert rows(job, since=n_rows) == [("refuse", "B", 2, "running", "running")] * len(verbs)
+    with pytest.raises(gwf.StaleAttempt, match=r"attempt 3 of .* has not begun"):
+        wf.complete_task(task, 1, attempt=3)
     assert wf.complete_task(task, 1, attempt=2).status == "completed"
 
 

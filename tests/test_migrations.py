@@ -529,7 +529,7 @@ def test_downgrade_is_refused_with_a_parallel_group(bare: Database) -> None:
     tasks = [wf.create_task(name) for name in "ab"]
     wf.create_job(wf.create_flow("f", [tasks]), "j")
     before = (schema_of(bare), content(bare))
-    with pytest.raises(RuntimeError, match="flows 1 have parallel groups"):
+    with pytest.raises(gwf.Conflict, match="flows 1 have parallel groups"):
         migrate.downgrade(bare, migrate.PUBLISHED)
     assert migrate.current(bare) == migrate.HEAD
     assert (schema_of(bare), content(bare)) == before
@@ -649,6 +649,21 @@ def test_prepare_waits_for_another_that_is_half_done(bare: Database) -> None:
         second[0].result(60)
     assert (migrate.current(other), migrate.check(other)) == (migrate.HEAD, [])
     other.close()
+
+
+@pytest.mark.parametrize("databases", ["mariadb", "mysql"], indirect=True)
+def test_upgrade_while_another_process_migrates(
+    bare: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration that does not end is named as the reason, and nothing is begun beside it."""
+    monkeypatch.setattr(migrate, "_WAIT_S", 0)
+    other = open_database(bare.engine.url)
+    with other.engine.connect() as conn:
+        conn.exec_driver_sql("SELECT GET_LOCK('gwf_migrate', 0)")
+        with pytest.raises(gwf.DatabaseUnavailable, match="another process has been migrating"):
+            migrate.upgrade(bare)
+    other.close()
+    assert migrate.current(bare) is None
 
 
 def initialise(urls: list[str], barrier: Barrier) -> None:

@@ -1,178 +1,304 @@
-"""Two callers at once: real threads and real processes, 200 rounds each, one effect each round."""
+"""Let two callers act at once: real threads and real processes, 200 rounds each in lockstep.
+
+Threads share one client; processes are spawned, and each connects by itself.
+Each round begins at a barrier, so no test waits for a time to pass.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import threading
 from collections import Counter
-from collections.abc import Callable
-from multiprocessing.synchronize import Barrier as ProcessBarrier
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import gwf
+from gwf.database import write
+from gwf.engine import job_tasks as task_verbs
+from gwf.engine import jobs as job_verbs
+from gwf.model import Call
+from gwf.tables import job_context, job_task_logs, job_tasks, jobs
 
 ROUNDS = 200
+TIMEOUT_S = 60
+
+Act = Callable[..., Any]
+#: What a call came to: "won" or the name of the error, and its answer.
+Outcome = tuple[str, Any]
+
+_barriers: dict[str, Any] = {}
 
 
-def _outcome(call: Callable[[], Any]) -> str:
-    try:
-        call()
-    except gwf.Conflict:
-        return "conflict"
-    return "won"
+def _meet_at(barrier: Any) -> None:
+    """Keep the barrier of this pair of processes; an object of its kind travels at birth only."""
+    _barriers["process"] = barrier
 
 
-def _side_by_side(first: Callable[[int], Any], second: Callable[[int], Any]) -> list[list[str]]:
-    """Let two threads make their calls in lockstep and return the outcomes of each round."""
-    barrier = threading.Barrier(2)
-    outcomes: list[list[str]] = [[], []]
-
-    def run(who: int, call: Callable[[int], Any]) -> None:
-        for number in range(ROUNDS):
-            barrier.wait(timeout=60)
-            outcomes[who].append(_outcome(lambda: call(number)))  # noqa: B023 - called at once
-
-    threads = [
-        threading.Thread(target=run, args=(who, call)) for who, call in enumerate((first, second))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [len(one) for one in outcomes] == [ROUNDS, ROUNDS]
-    return [list(pair) for pair in zip(*outcomes, strict=True)]
+def _play(
+    wf: gwf.Client, barrier: Any, act: Act, rounds: Sequence[tuple[Any, ...]]
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for arguments in rounds:
+        barrier.wait(timeout=TIMEOUT_S)
+        try:
+            outcomes.append(("won", act(wf, *arguments)))
+        except Exception as error:  # a raw error of a driver has to be seen as such
+            outcomes.append((type(error).__name__, str(error)))
+    return outcomes
 
 
-def _running_jobs(wf: gwf.Client, *steps: Any) -> tuple[list[int], list[list[int]]]:
-    """Return the ids of running jobs, and the ids of the tasks of each."""
-    flow = wf.create_flow("race", list(steps))
-    jobs = wf.create_jobs(flow, [f"round {number}" for number in range(ROUNDS)])
-    for job in jobs:
-        job.start()
-    frame = wf.job_tasks(flow=flow)
-    ids = [[int(one) for one in frame[frame["job_id"] == job.id]["job_task_id"]] for job in jobs]
-    return [job.id for job in jobs], ids
+def _play_in_a_process(url: str, act: Act, rounds: Sequence[tuple[Any, ...]]) -> list[Outcome]:
+    with gwf.connect(url) as wf:
+        return _play(wf, _barriers["process"], act, rounds)
 
 
-def test_start_task_twice_at_once(wf: gwf.Client) -> None:
-    """Exactly one of two starts wins each round, the other gets a Conflict."""
-    _, ids = _running_jobs(wf, wf.create_task("A"))
-    rounds = _side_by_side(
-        lambda number: wf.start_task(ids[number][0], operator=1),
-        lambda number: wf.start_task(ids[number][0], operator=2),
-    )
-    assert all(sorted(pair) == ["conflict", "won"] for pair in rounds)
-    assert Counter(wf.logs(action="start")["job_task_id"].notna())[True] == ROUNDS
+class Race:
+    """Let two callers play their rounds side by side."""
 
+    def __init__(self, wf: gwf.Client, url: str, processes: Executor | None) -> None:
+        self.wf = wf
+        self._url = url
+        self._processes = processes
 
-def test_complete_task_of_the_last_two_siblings_at_once(wf: gwf.Client) -> None:
-    """Both are recorded, and the job completes once (rule P3)."""
-    jobs, ids = _running_jobs(wf, [wf.create_task("A"), wf.create_task("B")])
-    for pair in ids:
-        for job_task_id in pair:
-            wf.start_task(job_task_id)
-    rounds = _side_by_side(
-        lambda number: wf.complete_task(ids[number][0], "A"),
-        lambda number: wf.complete_task(ids[number][1], "B"),
-    )
-    assert all(pair == ["won", "won"] for pair in rounds)
-    assert set(wf.jobs()["status"].astype(str)) == {"completed"}
-    assert set(wf.jobs()["n_done"]) == {2}
-    completions = wf.logs(action="complete")
-    assert sorted(completions[completions["job_task_id"].isna()]["job_id"]) == sorted(jobs)
+    def run(
+        self, first: Act, second: Act, rounds: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]
+    ) -> list[tuple[Outcome, Outcome]]:
+        """Return the outcomes of each round, whose two tuples hold the arguments of the acts."""
+        sides = [(first, [one for one, _ in rounds]), (second, [two for _, two in rounds])]
+        if self._processes is not None:
+            played = [
+                self._processes.submit(_play_in_a_process, self._url, act, mine)
+                for act, mine in sides
+            ]
+            outcomes = [one.result() for one in played]
+        else:
+            barrier = threading.Barrier(2)
+            with ThreadPoolExecutor(2) as threads:
+                played = [threads.submit(_play, self.wf, barrier, *side) for side in sides]
+                outcomes = [one.result() for one in played]
+        assert [len(one) for one in outcomes] == [len(rounds)] * 2
+        return list(zip(*outcomes, strict=True))
 
+    def jobs(self, *steps: Any, n_started: int = 0) -> list[tuple[int, list[int]]]:
+        """Return 200 running jobs and the ids of their tasks, the first few of them running."""
+        flow = self.wf.create_flow("race", list(steps))
+        made = self.wf.create_jobs(flow, [f"round {number}" for number in range(ROUNDS)])
+        ids: dict[int, list[int]] = {job.id: [] for job in made}
+        for job_id, job_task_id in self.rows(
+            sa.select(job_tasks.c.job_id, job_tasks.c.id).order_by(job_tasks.c.id)
+        ):
+            ids[job_id].append(job_task_id)
 
-def test_rollback_task_twice_at_once(wf: gwf.Client) -> None:
-    """Of two that send a job back at once, one wins (each round from a sibling of its own)."""
-    _, ids = _running_jobs(wf, wf.create_task("A"), [wf.create_task("B"), wf.create_task("C")])
-    for first, *siblings in ids:
-        for job_task_id in (first, *siblings):
-            wf.start_task(job_task_id)
-            wf.complete_task(job_task_id)
-    flow_id = int(wf.jobs()["flow_id"].iloc[0])
-    assert set(wf.jobs(flow=flow_id)["status"].astype(str)) == {"completed"}
-    for number in range(ROUNDS):
-        wf.reopen_job(int(wf.jobs()["job_id"].iloc[number]), to=2, reason="again")
-        for job_task_id in ids[number][1:]:
-            wf.start_task(job_task_id)
-    rounds = _side_by_side(
-        lambda number: wf.rollback_task(ids[number][1], to=1, reason="B", running="cancel"),
-        lambda number: wf.rollback_task(ids[number][2], to=1, reason="C", running="cancel"),
-    )
-    assert all(sorted(pair) == ["conflict", "won"] for pair in rounds)
-    assert set(wf.jobs()["n_rollbacks"]) == {1}
+        def start(conn: sa.Connection) -> None:
+            for job_id, mine in ids.items():
+                job_verbs.start_job(conn, job_id, Call())
+                for job_task_id in mine[:n_started]:
+                    task_verbs.start_task(conn, job_task_id, Call())
 
+        write(self.wf.database, start)
+        return list(ids.items())
 
-def test_idempotency_key_at_once(wf: gwf.Client) -> None:
-    """Two calls with one key have one effect and get one answer (rule T3)."""
-    _, ids = _running_jobs(wf, wf.create_task("A"))
-    answers: list[dict[int, Any]] = [{}, {}]
+    def rows(self, query: sa.Select[Any]) -> list[Any]:
+        """Return what the database holds."""
+        with self.wf.database.engine.connect() as conn:
+            found = list(conn.execute(query))
+            conn.rollback()
+        return found
 
-    def call(who: int) -> Callable[[int], Any]:
-        def start(number: int) -> None:
-            task = wf.start_task(ids[number][0], idempotency_key=f"key {number}")
-            answers[who][number] = task.record
-
-        return start
-
-    rounds = _side_by_side(call(0), call(1))
-    assert all(pair == ["won", "won"] for pair in rounds)
-    assert answers[0] == answers[1]
-    assert Counter(wf.logs(action="start")["job_task_id"].notna())[True] == ROUNDS
-
-
-def test_create_jobs_at_once(wf: gwf.Client) -> None:
-    """Chunks of two callers interleave, and each job still has its tasks, once."""
-    flow = wf.create_flow("race", [wf.create_task("A"), wf.create_task("B")])
-    made: list[list[gwf.Job]] = []
-    threads = [
-        threading.Thread(
-            target=lambda who=who: made.append(
-                wf.create_jobs(flow, [f"{who} {number}" for number in range(900)])
-            )
+    def log(self, action: str, *, of_tasks: bool) -> Counter[int]:
+        """Count the log rows of an action, by job or by task."""
+        owner = job_task_logs.c.job_task_id
+        key = owner if of_tasks else job_task_logs.c.job_id
+        query = sa.select(key).where(
+            job_task_logs.c.action == action, owner.is_not(None) if of_tasks else owner.is_(None)
         )
-        for who in ("x", "y")
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    ids = [job.id for jobs in made for job in jobs]
-    assert len(set(ids)) == len(ids) == 1800
-    frame = wf.job_tasks(flow=flow)
-    assert set(frame.groupby("job_id").size()) == {2}
-    assert set(frame["job_id"]) == set(ids)
-    names = dict(zip(wf.jobs()["job_id"], wf.jobs()["job_name"], strict=True))
-    assert all(names[job.id] == job.name for jobs in made for job in jobs)
+        return Counter(row[0] for row in self.rows(query))
 
 
-def _start_all(url: str, ids: list[int], barrier: ProcessBarrier, results: Any) -> None:
-    with gwf.connect(url) as wf:
-        outcomes = []
-        for job_task_id in ids:
-            barrier.wait(timeout=60)
-            outcomes.append(_outcome(lambda: wf.start_task(job_task_id)))  # noqa: B023 - called at once
-        results.put(outcomes)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_start_task_by_two_processes(url: str) -> None:
-    """Two processes on one database: exactly one start wins each of 200 rounds."""
-    with gwf.connect(url) as wf:
-        _, tasks = _running_jobs(wf, wf.create_task("A"))
-    ids = [one[0] for one in tasks]
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Executor]:
+    """Return two processes that serve every test, since to spawn them takes longest."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    processes = [
-        context.Process(target=_start_all, args=(url, ids, barrier, results)) for _ in range(2)
-    ]
-    for process in processes:
-        process.start()
-    outcomes = [results.get(timeout=120) for _ in processes]
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    rounds = [sorted(pair) for pair in zip(*outcomes, strict=True)]
-    assert rounds == [["conflict", "won"]] * ROUNDS
+    with ProcessPoolExecutor(
+        2, mp_context=context, initializer=_meet_at, initargs=(context.Barrier(2),)
+    ) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["threads", "processes"])
+def race(request: pytest.FixtureRequest, wf: gwf.Client, url: str, pair: Executor) -> Race:
+    """Return two callers, as threads and as processes."""
+    return Race(wf, url, pair if request.param == "processes" else None)
+
+
+def _once_each(ids: Sequence[int]) -> dict[int, int]:
+    return dict.fromkeys(ids, 1)
+
+
+def _kinds(rounds: Sequence[tuple[Outcome, Outcome]]) -> Counter[tuple[str, ...]]:
+    """Count the pairs of outcomes, whoever came first."""
+    return Counter(tuple(sorted((one[0], two[0]))) for one, two in rounds)
+
+
+def start(wf: gwf.Client, job_task_id: int, operator: int, key: str | None = None) -> Any:
+    """Start a task."""
+    return wf.start_task(job_task_id, operator=operator, idempotency_key=key).record.as_json()
+
+
+def complete(wf: gwf.Client, job_task_id: int, key: str | None = None) -> Any:
+    """Complete a task."""
+    return wf.complete_task(job_task_id, "done", idempotency_key=key).record.as_json()
+
+
+def fail(wf: gwf.Client, job_task_id: int) -> Any:
+    """Let a task fail."""
+    return wf.fail_task(job_task_id, "broken").status
+
+
+def send_back(wf: gwf.Client, job_task_id: int) -> Any:
+    """Send the job back, whoever else is running."""
+    return wf.rollback_task(job_task_id, to=1, reason="again", running="cancel").status
+
+
+def cancel(wf: gwf.Client, job_id: int) -> Any:
+    """Give the job up."""
+    return wf.cancel_job(job_id).id
+
+
+def create(wf: gwf.Client, flow_id: int, name: str, key: str) -> Any:
+    """Create a job under a key."""
+    return wf.create_job(flow_id, name, idempotency_key=key).id
+
+
+def create_many(wf: gwf.Client, flow_id: int, who: str, number: int) -> Any:
+    """Create many jobs, each with its name in its context."""
+    names = [f"{who} {index} {'🚀' * 80}" for index in range(number)]
+    made = wf.create_jobs(flow_id, names, contexts=[{"name": name} for name in names])
+    return [(job.id, job.name) for job in made]
+
+
+def test_start_task_twice_at_once(race: Race) -> None:
+    """Expect exactly one of two starts to win each round, and a Conflict for the other."""
+    ids = [mine[0] for _, mine in race.jobs(race.wf.create_task("A"))]
+    rounds = race.run(start, start, [((one, 1), (one, 2)) for one in ids])
+    assert _kinds(rounds) == {("Conflict", "won"): ROUNDS}
+    winners = [1 if one[0] == "won" else 2 for one, _ in rounds]
+    found = race.rows(
+        sa.select(job_tasks.c.status, job_tasks.c.attempt, job_tasks.c.operator_id).order_by(
+            job_tasks.c.id
+        )
+    )
+    assert [tuple(row) for row in found] == [("running", 1, winner) for winner in winners]
+    assert race.log("start", of_tasks=True) == _once_each(ids)
+
+
+def test_complete_task_of_the_last_two_siblings_at_once(race: Race) -> None:
+    """Expect both to be recorded and the job to complete once (rule P3)."""
+    made = race.jobs([race.wf.create_task("A"), race.wf.create_task("B")], n_started=2)
+    rounds = race.run(complete, complete, [((a,), (b,)) for _, (a, b) in made])
+    assert _kinds(rounds) == {("won", "won"): ROUNDS}
+    found = race.rows(sa.select(jobs.c.status, jobs.c.n_done))
+    assert Counter(map(tuple, found)) == {("completed", 2): ROUNDS}
+    assert race.log("complete", of_tasks=False) == _once_each([job_id for job_id, _ in made])
+    assert race.log("complete", of_tasks=True) == _once_each([one for _, m in made for one in m])
+
+
+def test_complete_task_and_fail_task_of_siblings_at_once(race: Race) -> None:
+    """Expect both to be recorded and the job to stay failed (rule P4)."""
+    made = race.jobs([race.wf.create_task("A"), race.wf.create_task("B")], n_started=2)
+    rounds = race.run(complete, fail, [((a,), (b,)) for _, (a, b) in made])
+    assert _kinds(rounds) == {("won", "won"): ROUNDS}
+    found = race.rows(sa.select(jobs.c.status, jobs.c.n_done))
+    assert Counter(map(tuple, found)) == {("failed", 1): ROUNDS}
+    statuses = Counter(row[0] for row in race.rows(sa.select(job_tasks.c.status)))
+    assert statuses == {"completed": ROUNDS, "failed": ROUNDS}
+    assert race.log("fail", of_tasks=False) == _once_each([job_id for job_id, _ in made])
+    assert race.log("complete", of_tasks=False) == {}
+
+
+def test_rollback_task_twice_at_once(race: Race) -> None:
+    """Expect one of two send-backs to win: of one task in even rounds, of siblings in odd ones."""
+    wf = race.wf
+    made = race.jobs(wf.create_task("A"), [wf.create_task("B"), wf.create_task("C")], n_started=1)
+
+    def reach_the_siblings(conn: sa.Connection) -> None:
+        for _, (first, *siblings) in made:
+            task_verbs.complete_task(conn, first, Call())
+            for job_task_id in siblings:
+                task_verbs.start_task(conn, job_task_id, Call())
+
+    write(wf.database, reach_the_siblings)
+    callers = [((b,), (b if number % 2 == 0 else c,)) for number, (_, (_, b, c)) in enumerate(made)]
+    rounds = race.run(send_back, send_back, callers)
+    assert _kinds(rounds) == {("SendBackRefused", "won"): ROUNDS}
+    found = race.rows(sa.select(jobs.c.status, jobs.c.n_rollbacks, jobs.c.current_task_seq))
+    assert Counter(map(tuple, found)) == {("running", 1, 1): ROUNDS}
+    assert race.log("rollback", of_tasks=False) == _once_each([job_id for job_id, _ in made])
+
+
+def test_idempotency_key_at_once(race: Race) -> None:
+    """Expect two calls with one key to have one effect and to get one answer (rule T3)."""
+    ids = [mine[0] for _, mine in race.jobs(race.wf.create_task("A"))]
+    started = race.run(start, start, [((one, 1, "start"), (one, 1, "start")) for one in ids])
+    completed = race.run(complete, complete, [((one, "complete"),) * 2 for one in ids])
+    for rounds in (started, completed):
+        assert _kinds(rounds) == {("won", "won"): ROUNDS}
+        assert all(one == two for one, two in rounds)
+    assert race.log("start", of_tasks=True) == _once_each(ids)
+    assert race.log("complete", of_tasks=True) == _once_each(ids)
+
+
+def test_idempotency_key_of_create_job_at_once(race: Race) -> None:
+    """Expect one job of two creations with one key, although no job is there to be locked."""
+    flow = race.wf.create_flow("race", [race.wf.create_task("A")])
+    calls = [(flow.id, f"job {number}", f"key {number}") for number in range(ROUNDS)]
+    rounds = race.run(create, create, [(call, call) for call in calls])
+    assert _kinds(rounds) == {("won", "won"): ROUNDS}
+    assert all(one == two for one, two in rounds)
+    names = [row[0] for row in race.rows(sa.select(jobs.c.job_name).order_by(jobs.c.id))]
+    assert names == [name for _, name, _ in calls]
+    assert len(race.rows(sa.select(job_tasks.c.id))) == ROUNDS
+
+
+def test_create_jobs_at_once(race: Race) -> None:
+    """Expect chunks of two callers to interleave, and each job to have its tasks and context."""
+    wf = race.wf
+    flow = wf.create_flow("race", [wf.create_task("A"), [wf.create_task("B"), wf.create_task("C")]])
+    sizes = (1, 2, 399, 400, 401, 900)
+    rounds = race.run(
+        create_many, create_many, [((flow.id, "x", size), (flow.id, "y", size)) for size in sizes]
+    )
+    assert _kinds(rounds) == {("won", "won"): len(sizes)}
+    names = {job_id: name for both in rounds for _, made in both for job_id, name in made}
+    assert len(names) == 2 * sum(sizes)
+    assert dict(map(tuple, race.rows(sa.select(jobs.c.id, jobs.c.job_name)))) == names
+    contexts = race.rows(sa.select(job_context.c.job_id, job_context.c.value))
+    assert len(contexts) == len(names)
+    assert dict(map(tuple, contexts)) == names
+    tasks = race.rows(sa.select(job_tasks.c.job_id, job_tasks.c.task_name))
+    wanted = Counter((job_id, name) for job_id in names for name in "ABC")
+    assert Counter(map(tuple, tasks)) == wanted
+    assert race.log("create", of_tasks=False) == _once_each(list(names))
+
+
+def test_complete_task_in_different_jobs_at_once(race: Race) -> None:
+    """Expect writers on different jobs never to refuse each other."""
+    made = race.jobs(race.wf.create_task("A"), n_started=1)
+    ids = [mine[0] for _, mine in made]
+    pairs = zip(ids[::2], ids[1::2], strict=True)
+    rounds = race.run(complete, complete, [((one,), (two,)) for one, two in pairs])
+    assert _kinds(rounds) == {("won", "won"): ROUNDS // 2}
+    assert {row[0] for row in race.rows(sa.select(jobs.c.status))} == {"completed"}
+
+
+def test_cancel_job_while_its_last_task_completes(race: Race) -> None:
+    """Expect the job to be completed or cancelled, as the one says who was first."""
+    made = race.jobs(race.wf.create_task("A"), n_started=1)
+    rounds = race.run(cancel, complete, [((job_id,), (mine[0],)) for job_id, mine in made])
+    assert set(_kinds(rounds)) == {("Conflict", "won")}
+    ended = ["cancelled" if one[0] == "won" else "completed" for one, _ in rounds]
+    assert [row[0] for row in race.rows(sa.select(jobs.c.status).order_by(jobs.c.id))] == ended

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gwf.client.handles import JobTask
 from gwf.client.objects import table_html
-from gwf.engine.context import ContextKeyNotFound
+from gwf.engine.context import ContextKeyNotFound, checked_key
 from gwf.engine.explain import Explanation
 from gwf.model import JobRecord
 
@@ -31,10 +31,11 @@ class JobContext(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         """Return the value in force of a key."""
+        name = checked_key(key)
         values = self._values()
-        if key not in values:
-            raise ContextKeyNotFound(key, within=f"job {self._job_id}")
-        return values[key]
+        if name not in values:
+            raise ContextKeyNotFound(name, within=f"job {self._job_id}")
+        return values[name]
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value of a key; the old one stays in the history."""

@@ -200,15 +200,25 @@ class JobTasks(Door):
         return self._write(work)
 
     def allowed_targets(
-        self, task: JobTaskLike, *, running: sendback.Running = "refuse", force: bool = False
+        self,
+        task: JobTaskLike,
+        *,
+        operator: Operator = None,
+        running: sendback.Running = "refuse",
+        force: bool = False,
     ) -> tuple[int, ...]:
         """Return exactly the sequences that ``rollback_task`` would accept now, lowest first.
 
+        ``force`` counts for an admin alone, once the directory holds anybody.
+
         Raises
         ------
-        JobTaskNotFound
+        JobTaskNotFound, UserNotFound
         """
         job_task_id = id_of("job task", task)
+        who = self._call(operator).operator
         return self._read(
-            lambda conn: sendback.allowed_targets(conn, job_task_id, running=running, force=force)
+            lambda conn: sendback.allowed_targets(
+                conn, job_task_id, operator=who, running=running, force=force
+            )
         )

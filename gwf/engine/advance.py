@@ -230,8 +230,7 @@ def _inputs(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
     return {
         "previous_task_result": previous,
         "results": {other.task_name: other.result for other in done},
-        "context": context_values(state.conn, state.job.id, without=state.superseded)
-        | state.new_context,
+        "context": _context(state),
         "job": {
             "id": state.job.id,
             "name": state.job.job_name,
@@ -251,9 +250,16 @@ def _inputs(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
     }
 
 
+def _context(state: JobState) -> dict[str, Any]:
+    """Return the context as this verb leaves it, read once however many conditions ask."""
+    if state.context is None:
+        state.context = context_values(state.conn, state.job.id, without=state.superseded)
+    return state.context | state.new_context
+
+
 def _logged(expression: object, inputs: Mapping[str, Any]) -> Any:
     if not isinstance(expression, str):
         return {}
-    used = {name: inputs[name] for name in sorted(conditions.names_in(expression))}
+    used = conditions.read_by(expression, inputs)
     size = len(json.dumps(used, ensure_ascii=False))
     return used if size <= MAX_LOGGED_INPUTS else {"omitted_characters": size}

@@ -87,12 +87,13 @@ def checked_context(values: object) -> dict[str, Any]:
     if values is not None and not isinstance(values, Mapping):
         raise Invalid("context", values, expected="a mapping with text keys")
     return {
-        _checked_key(key): checked_json("context value", value)
+        checked_key(key): checked_json("context value", value)
         for key, value in (values or {}).items()
     }
 
 
-def _checked_key(key: object) -> str:
+def checked_key(key: object) -> str:
+    """Return a key as it is stored: text without surrounding space, at most 255 characters."""
     if not isinstance(key, str):
         raise Invalid("key of context", key, expected="JSON keys are text")
     return checked_name("context key", key, longest=MAX_KEY)
@@ -157,6 +158,7 @@ def delete_context(conn: Connection, job_id: int, call: Call, *, key: str) -> di
     Conflict
         The job is cancelled.
     """
+    key = checked_key(key)
     state = lock_job(conn, job_id)
 
     def body() -> dict[str, Any]:

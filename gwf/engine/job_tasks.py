@@ -302,6 +302,9 @@ def _expect_due(state: JobState, task: JobTaskRecord, done: str) -> None:
 def blockers_of(state: JobState, task: JobTaskRecord) -> list[str]:
     """Return what has to happen before this task is due."""
     job = state.job
+    if job.status == JobStatus.FAILED:
+        failed = [t.label for t in state.load_all() if t.status == JobTaskStatus.FAILED]
+        return [f"job {job.id} is failed", *(f"{label} is failed" for label in failed)]
     if job.status != JobStatus.RUNNING:
         return [f"job {job.id} is {job.status}"]
     if job.paused_at is not None:

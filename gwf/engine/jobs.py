@@ -107,7 +107,7 @@ def pause_job(conn: Connection, job_id: int, call: Call, *, reason: str | None =
 
 
 def resume_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
-    """Allow starts in a paused job again.
+    """Allow starts in a paused job again; what the pause held up becomes due now.
 
     Raises
     ------
@@ -120,7 +120,16 @@ def resume_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
     def change(state: JobState) -> None:
         if state.job.status != JobStatus.RUNNING or state.job.paused_at is None:
             raise state.conflict("only a paused job can be resumed")
+        paused_at = state.job.paused_at
         state.change_job(Action.RESUME, paused_at=None)
+        state.load_frontier()
+        for task in state.in_order():
+            if (
+                task.status == JobTaskStatus.PENDING
+                and task.ready_at is not None
+                and task.ready_at >= paused_at
+            ):
+                state.touch_task(task, ready_at=state.now)
 
     return _change(conn, job_id, call, "resume_job", change)
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gwf import directory, queries
-from gwf.engine.advance import enter_next, resume_clock
+from gwf.engine.advance import advance, enter_next, resume_clock
 from gwf.engine.job_tasks import reopened
 from gwf.engine.replay import once
 from gwf.engine.state import JobState, lock_job, lock_job_of_task
@@ -126,7 +126,12 @@ def plan(
 
 
 def allowed_targets(
-    conn: Connection, job_task_id: int, *, running: Running = "refuse", force: bool = False
+    conn: Connection,
+    job_task_id: int,
+    *,
+    operator: int | str | None = None,
+    running: Running = "refuse",
+    force: bool = False,
 ) -> tuple[int, ...]:
     """Return exactly the sequences that ``rollback_task`` would accept now, lowest first.
 
@@ -135,6 +140,8 @@ def allowed_targets(
     JobTaskNotFound
         There is no such job task.
     """
+    if force and directory.holds_anybody(conn):
+        force = directory.identify(conn, operator, open_mode=False).is_admin
     rows = _JOB_OF_TASK.fetch(conn, job_task_id=job_task_id)
     if not rows:
         raise JobTaskNotFound(job_task_id)
@@ -310,7 +317,11 @@ def _send_back(
             )
         elif _is_in_range(task, caller, request) or _is_hasty(task, caller):
             _reopen(state, task, Action.ROLLBACK, request.reason)
-        elif task.status == JobTaskStatus.PENDING and task.ready_at is not None:
+        elif (
+            task.sequence > request.target
+            and task.status == JobTaskStatus.PENDING
+            and task.ready_at is not None
+        ):
             state.touch_task(task, ready_at=None)
     _go_on_from(state, request.target)
 
@@ -344,6 +355,10 @@ def _reopen(state: JobState, task: JobTaskRecord, action: Action, why: str | Non
 
 
 def _go_on_from(state: JobState, target: int) -> None:
+    current = state.job.current_task_seq
+    if current is not None and current < target:
+        advance(state)  # after a direct send-back a lower group may still be going on
+        return
     state.touch_job(current_task_seq=target - 1)
     enter_next(state)
 

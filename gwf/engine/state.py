@@ -58,6 +58,8 @@ class JobState:
         self.tasks: dict[int, JobTaskRecord] = {}
         #: Context values that this verb writes; conditions see them already.
         self.new_context: dict[str, Any] = {}
+        #: The context in force without ``superseded``, once a condition has asked for it.
+        self.context: dict[str, Any] | None = None
         #: Tasks whose context values this verb supersedes; conditions no longer see them.
         self.superseded: set[int] = set()
         self.is_complete = False
@@ -118,7 +120,7 @@ class JobState:
         )
 
     def expect_attempt(self, task: JobTaskRecord, attempt: int | None) -> None:
-        """Refuse a call that was meant for an earlier attempt (rule T5), and log it."""
+        """Refuse a call that was meant for another attempt (rule T5), and log it."""
         if attempt is not None and attempt != task.attempt:
             raise self.refused(
                 StaleAttempt(task.label, attempt=attempt, current=task.attempt, found=task.status),
@@ -191,6 +193,7 @@ class JobState:
     def supersede_context(self, task: JobTaskRecord) -> None:
         """Let readers of the context see the values from before this task's attempts (rule R7)."""
         self.superseded.add(task.id)
+        self.context = None
         values = {
             "b_job_task_id": task.id,
             "b_job_id": self.job.id,

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
+from gwf.errors import Conflict
 from gwf.published import published_schema
 
 revision = "0002"
@@ -408,7 +409,7 @@ def expect_sequential(connection):
     ).fetchall()
     if groups:
         flows = ", ".join(sorted({str(row[0]) for row in groups}))
-        raise RuntimeError(
+        raise Conflict(
             f"cannot go back to revision 0001: flows {flows} have parallel groups, which the "
             "published schema cannot hold; give their tasks different sequences first"
         )
@@ -418,7 +419,7 @@ def expect_sequential(connection):
     ).scalar()
     expect_distinct_keys(connection)
     if lost:
-        raise RuntimeError(
+        raise Conflict(
             f"cannot go back to revision 0001: {lost} job tasks belong to positions that were "
             "edited out of their flow, which the published schema cannot hold"
         )
@@ -435,7 +436,7 @@ def expect_distinct_keys(connection):
     ).fetchall()
     if alike:
         keys = ", ".join(sorted({row[0] for row in alike}))
-        raise RuntimeError(
+        raise Conflict(
             f"cannot go back to revision 0001: context keys like {keys} differ only in case, which "
             "the published schema cannot tell apart; rename them first"
         )
