@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -224,12 +225,14 @@ def list_jobs(
     from gwf import terminal
 
     which: str | int | None = int(flow) if flow is not None and flow.isdecimal() else flow
-    with _client(ctx) as wf:
-        found = wf.jobs(status=status or None, flow=which, since=since, until=until, limit=None)
-    most = limit or (len(found) if as_json else _TABLE_LIMIT)
-    if len(found) > most:
-        _complain(f"the newest {most:,} of {len(found):,} jobs; --limit N shows more")
-    shown = found.tail(most)
+    most = limit or (None if as_json else _TABLE_LIMIT)
+    with _client(ctx) as wf, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said below in words of the command line
+        shown = wf.jobs(
+            status=status or None, flow=which, since=since, until=until, limit=most, newest=True
+        )
+    if shown.attrs["gwf"]["is_cut"]:
+        _complain(f"the newest {most:,} jobs; --limit N shows more")
     typer.echo(terminal.as_json(terminal.records(shown)) if as_json else terminal.job_table(shown))
 
 

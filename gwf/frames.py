@@ -11,7 +11,6 @@ in its repr.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -168,6 +167,8 @@ class Reading:
     as_of: datetime
     limit: int | None = None
     filters: Mapping[str, Any] = field(default_factory=dict)
+    #: The limit keeps the last rows instead of the first; their order stays.
+    newest: bool = False
 
 
 class CutFrame(pd.DataFrame):
@@ -211,7 +212,7 @@ def flow_tasks(
 
 def jobs(conn: Connection, reading: Reading, window: Window) -> pd.DataFrame:
     """Return one row per job, in the order of ids; ``duration_s`` is missing while it is open."""
-    query = queries.job_frame(_limited(window, reading))
+    query = queries.job_frame(_limited(window, reading), newest=reading.newest)
     return _frame(conn, query, JOBS, reading, derive=_with_duration)
 
 
@@ -275,6 +276,8 @@ def _frame(
     is_cut = reading.limit is not None and len(rows) > reading.limit
     if is_cut:
         rows = rows[: reading.limit]
+    if reading.newest:
+        rows = rows[::-1]
     found: Columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
     columns = {name: found.get(name, ()) for name in names}
     frame = _typed(derive(columns) if derive else columns, schema)
@@ -284,14 +287,8 @@ def _frame(
         "limit": reading.limit,
         "is_cut": is_cut,
     }
-    return _cut(frame, reading) if is_cut else frame
-
-
-def _cut(frame: pd.DataFrame, reading: Reading) -> pd.DataFrame:
-    warnings.warn(
-        f"only the first {reading.limit:,} rows were read; pass limit=None for all of them",
-        stacklevel=2,
-    )
+    if not is_cut:
+        return frame
     cut = CutFrame(frame)
     cut.attrs = frame.attrs
     return cut

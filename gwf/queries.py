@@ -125,8 +125,11 @@ def flow_task_frame(*, flow_ids: Sequence[int] | None, limit: int | None) -> sa.
     return query.limit(limit)
 
 
-def job_frame(window: Window) -> sa.Select[Any]:
-    """Select the frame ``jobs``; ``resumed_at`` and ``elapsed_us`` follow for the duration."""
+def job_frame(window: Window, *, newest: bool = False) -> sa.Select[Any]:
+    """Select the frame ``jobs``; ``resumed_at`` and ``elapsed_us`` follow for the duration.
+
+    With ``newest`` the rows come from the last one backwards.
+    """
     query: sa.Select[Any] = sa.select(
         jobs.c.id.label("job_id"),
         jobs.c.job_name,
@@ -145,7 +148,7 @@ def job_frame(window: Window) -> sa.Select[Any]:
         jobs.c.paused_at,
         jobs.c.resumed_at,
         jobs.c.elapsed_us,
-    ).order_by(jobs.c.id)
+    ).order_by(jobs.c.id.desc() if newest else jobs.c.id)
     query = _within(query, window, jobs.c.created_at)
     if window.status is not None:
         query = query.where(jobs.c.status.in_(window.status))

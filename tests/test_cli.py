@@ -258,7 +258,7 @@ def test_jobs_prints_the_newest(history: str) -> None:
     result = run("jobs", "--limit", "5", url=history)
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["76", "77", "78", "79", "80"]
-    assert result.stderr == "gwf: the newest 5 of 80 jobs; --limit N shows more\n"
+    assert result.stderr == "gwf: the newest 5 jobs; --limit N shows more\n"
     assert len(run("jobs", url=history).stdout.splitlines()) == 51
 
 

@@ -323,6 +323,17 @@ def test_frame_says_that_it_is_cut(story: gwf.Client, noun: str) -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(frame), getattr(story, noun)().head(1))
 
 
+def test_frame_of_the_newest_jobs(story: gwf.Client) -> None:
+    """``newest`` keeps the last rows, in the usual order; the warning points at the caller."""
+    with pytest.warns(UserWarning, match="last 2 rows") as warned:
+        frame = story.jobs(limit=2, newest=True)
+    assert frame["job_id"].tolist() == [2, 3]
+    assert warned[0].filename == __file__
+    pd.testing.assert_frame_equal(story.jobs(newest=True), story.jobs())
+    with pytest.raises(gwf.Invalid, match="newest"):
+        story.jobs(newest="yes")
+
+
 @pytest.mark.parametrize("limit", [3, 4, 100, None])
 def test_frame_is_whole_when_the_limit_is_not_reached(story: gwf.Client, limit: int | None) -> None:
     """As many rows as the limit are not cut: no warning, and a plain DataFrame."""

@@ -33,7 +33,7 @@ TRIPS = {
     "retry_task": 4,
     "set_context": 4,
     "pause_job": 3,
-    "resume_job": 3,
+    "resume_job": 4,
     "rollback_task over 8 tasks": 4,
     "cancel_job": 4,
 }

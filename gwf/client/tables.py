@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,13 @@ class Tables(Door):
         since: Instant = None,
         until: Instant = None,
         limit: int | None = DEFAULT_LIMIT,
+        newest: bool = False,
     ) -> pd.DataFrame:
         """Return one row per job, by id; see ``frames.JOBS`` for columns and dtypes.
 
         ``since`` and ``until`` (not included) are about ``created_at``; text without an offset is
-        UTC. ``duration_s`` is in seconds and missing while the job is open.
+        UTC. ``newest`` lets ``limit`` keep the last rows instead of the first.
+        ``duration_s`` is in seconds and missing while the job is open.
 
         Raises
         ------
@@ -65,7 +68,9 @@ class Tables(Door):
         FlowNotFound
         """
         statuses = choices("status", status, JobStatus)
-        return self._frame("jobs", limit, flow=flow, status=statuses, since=since, until=until)
+        return self._frame(
+            "jobs", limit, newest=newest, flow=flow, status=statuses, since=since, until=until
+        )
 
     def job_tasks(
         self,
@@ -127,12 +132,19 @@ class Tables(Door):
         return self._frame("context", None, job=job, superseded=superseded)
 
     def _frame(
-        self, noun: str, limit: object, *, flow: FlowLike | None = None, **filters: Any
+        self,
+        noun: str,
+        limit: object,
+        *,
+        flow: FlowLike | None = None,
+        newest: bool = False,
+        **filters: Any,
     ) -> pd.DataFrame:
         """Read one frame; what its filters mean to the database is worked out here."""
         from gwf.frames import Reading
 
         wanted = checked_limit(limit)
+        is_newest = checked_flag("newest", newest)
         if filters.get("is_active") is not None:
             checked_flag("is_active", filters["is_active"])
         shown = {name: str(value) for name, value in filters.items() if value is not None}
@@ -147,10 +159,17 @@ class Tables(Door):
             if job_id is not None:
                 get_job(conn, job_id)
             names = shown if flow_ids is None else shown | {"flow_ids": str(flow_ids)}
-            reading = Reading(database_now(conn), wanted, names)
+            reading = Reading(database_now(conn), wanted, names, newest=is_newest)
             return _read_frame(noun, conn, reading, job_id=job_id, flow_ids=flow_ids, **filters)
 
-        return self._read(work)
+        frame = self._read(work)
+        if frame.attrs["gwf"]["is_cut"]:
+            which = "last" if is_newest else "first"
+            warnings.warn(
+                f"only the {which} {wanted:,} rows were read; pass limit=None for all of them",
+                stacklevel=3,
+            )
+        return frame
 
 
 def _read_frame(

@@ -3,8 +3,6 @@
 Why ``INSERT … SELECT`` copies the flow into a job: the rows never travel, it is portable, and one
 statement serves one job or ten thousand. The flow's row is share-locked meanwhile, so an edit of
 the flow comes wholly before or wholly after (rule T7).
-Why the ids of many jobs can be computed: a plain multi-row INSERT gets consecutive ids, on InnoDB
-in every lock mode (in steps of ``auto_increment_increment``) and on SQLite under its write lock.
 """
 
 from __future__ import annotations
@@ -24,11 +22,8 @@ from gwf.engine.rows import REMEMBER, clock_of, server_clock
 from gwf.errors import Conflict, FlowNotFound, Invalid
 from gwf.limits import checked_name
 from gwf.model import Action, Call, FlowRecord, JobRecord, JobStatus, JobTaskStatus
-from gwf.statements import Statement, Write, execute
+from gwf.statements import INSERT_ROWS, Statement, Write, execute
 from gwf.tables import UtcDateTime, flow_tasks, flows, job_task_logs, job_tasks, jobs, tasks
-
-#: Rows of one INSERT of jobs: PyMySQL would cut a longer statement in two, and the ids with it.
-_CHUNK = 400
 
 _n_tasks = (
     sa.select(sa.func.count())
@@ -54,7 +49,6 @@ _FLOW = Statement(
 _JOB_FIELDS = queries.fields_of(JobRecord)
 _INSERT_JOB = Statement(jobs.insert().values({name: sa.bindparam(name) for name in _JOB_FIELDS}))
 _JOB = Statement(sa.select(*queries.JOB_COLUMNS).where(jobs.c.id == sa.bindparam("job_id")))
-_INCREMENT = Statement(sa.select(sa.literal_column("@@auto_increment_increment")))
 
 _COPIED = {
     "job_id": jobs.c.id,
@@ -189,8 +183,8 @@ def _create(
 ) -> tuple[list[JobRecord], _Flow]:
     source = _flow_to_copy(conn, flow_id, call)
     created: list[JobRecord] = []
-    for start in range(0, len(wanted), _CHUNK):
-        chunk = wanted[start : start + _CHUNK]
+    for start in range(0, len(wanted), INSERT_ROWS):
+        chunk = wanted[start : start + INSERT_ROWS]
         records = _insert_jobs(conn, [_record(source, job.name) for job in chunk])
         _copy_flow(conn, source, records)
         _insert_contexts(conn, records, chunk)
@@ -244,12 +238,8 @@ def _record(source: _Flow, name: str) -> JobRecord:
 
 def _insert_jobs(conn: Connection, records: Sequence[JobRecord]) -> list[JobRecord]:
     rows = [{name: getattr(record, name) for name in _JOB_FIELDS} for record in records]
-    if len(rows) == 1:
-        first, step = _INSERT_JOB.insert(conn, **rows[0]), 1
-    else:
-        first = _INSERT_JOB.insert_many(conn, rows)
-        step = 1 if conn.dialect.name == "sqlite" else int(_INCREMENT.fetch(conn)[0][0])
-    return [replace(record, id=first + index * step) for index, record in enumerate(records)]
+    ids = _INSERT_JOB.insert_for_ids(conn, rows)
+    return [replace(record, id=job_id) for record, job_id in zip(records, ids, strict=True)]
 
 
 def _copy_flow(conn: Connection, source: _Flow, records: Sequence[JobRecord]) -> None:

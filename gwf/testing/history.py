@@ -22,8 +22,7 @@ from gwf.testing.flows import HOTFIX, STANDARD, TASKS, SampleFlow, sample_flows
 from gwf.testing.rows import JobRows, Row
 from gwf.testing.stories import Plan, tell
 
-#: Jobs of one transaction; also rows of one INSERT whose ids are needed, since PyMySQL would cut a
-#: longer statement in two, and the ids with it.
+#: Jobs of one transaction.
 _CHUNK = 400
 
 
@@ -36,7 +35,6 @@ _INSERT_JOB = _insert(jobs)
 _INSERT_TASK = _insert(job_tasks)
 _INSERT_ATTEMPT = _insert(job_task_attempts)
 _INSERT_LOG = _insert(job_task_logs)
-_INCREMENT = Statement(sa.select(sa.literal_column("@@auto_increment_increment")))
 _TASKS_OF_FLOW = Statement(
     sa.select(
         flow_tasks.c.id,
@@ -135,9 +133,9 @@ def _chunks(told: Iterator[JobRows]) -> Iterator[list[JobRows]]:
 
 def _insert_jobs(conn: Connection, chunk: Sequence[JobRows]) -> list[int]:
     """Insert these jobs with all that belongs to them, and return their ids."""
-    job_ids = _insert_for_ids(conn, _INSERT_JOB, [rows.job for rows in chunk])
+    job_ids = _INSERT_JOB.insert_for_ids(conn, [rows.job for rows in chunk])
     own_tasks = [rows.tasks_of(job_id) for rows, job_id in zip(chunk, job_ids, strict=True)]
-    task_ids = iter(_insert_for_ids(conn, _INSERT_TASK, list(chain(*own_tasks))))
+    task_ids = iter(_INSERT_TASK.insert_for_ids(conn, list(chain(*own_tasks))))
     attempts: list[Row] = []
     logs: list[Row] = []
     for rows, job_id, own in zip(chunk, job_ids, own_tasks, strict=True):
@@ -147,13 +145,3 @@ def _insert_jobs(conn: Connection, chunk: Sequence[JobRows]) -> list[int]:
     _INSERT_ATTEMPT.insert_many(conn, sorted(attempts, key=lambda row: row["superseded_at"]))
     _INSERT_LOG.insert_many(conn, sorted(logs, key=lambda row: row["created_at"]))
     return job_ids
-
-
-def _insert_for_ids(conn: Connection, statement: Statement, rows: Sequence[Row]) -> list[int]:
-    step = 1 if conn.dialect.name == "sqlite" else int(_INCREMENT.fetch(conn)[0][0])
-    ids: list[int] = []
-    for start in range(0, len(rows), _CHUNK):
-        lot = rows[start : start + _CHUNK]
-        first = statement.insert_many(conn, lot)
-        ids += range(first, first + len(lot) * step, step)
-    return ids
