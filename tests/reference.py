@@ -286,12 +286,14 @@ class Job:
             self.due_sequence = None  # else something below the target still goes on
         self._settle()
 
-    def allowed_targets(self, caller: Task, *, running: str, force: bool) -> tuple[int, ...]:
+    def allowed_targets(
+        self, caller: Task, *, running: str, force: bool, is_admin: bool = True
+    ) -> tuple[int, ...]:
         """Return the targets that a send-back accepts, found by trying each (rule R3)."""
         accepted = []
         for target in sorted({task.sequence for task in self.tasks}):
             with contextlib.suppress(Refused):
-                self._expect_sendable(caller, target, running, force=force, is_admin=True)
+                self._expect_sendable(caller, target, running, force=force, is_admin=is_admin)
                 accepted.append(target)
         return tuple(accepted)
 

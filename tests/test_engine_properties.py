@@ -384,8 +384,8 @@ class Walk(RuleBasedStateMachine):
             call = partial(call, force=options.force, reason="not needed")
         elif verb == "rollback":
             how = {"running": options.running, "force": options.force}
-            allowed = self.job.allowed_targets(task, **how)
-            assert self.wf.allowed_targets(self._id(task), **how) == allowed  # rule R3
+            allowed = self.job.allowed_targets(task, **how, is_admin=options.is_admin)
+            assert self.wf.allowed_targets(self._id(task), **how, **who) == allowed  # rule R3
             target, how["resume"] = self._target(options, allowed), options.resume
             given = {"target": target, **how, "is_admin": options.is_admin}
             call = partial(call, to=target, reason="not good enough", **how)
