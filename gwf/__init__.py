@@ -16,11 +16,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Action": "gwf.model",
+    "Approval": "gwf.client",
     "Client": "gwf.client",
     "ConditionInvalid": "gwf.errors",
     "Conflict": "gwf.errors",
+    "ContextKeyNotFound": "gwf.errors",
     "DatabaseMismatch": "gwf.errors",
     "DatabaseUnavailable": "gwf.errors",
+    "Event": "gwf.events",
     "Flow": "gwf.client",
     "FlowNotFound": "gwf.errors",
     "Group": "gwf.client",
@@ -44,17 +47,23 @@ _HOMES = {
     "Task": "gwf.client",
     "TaskNotFound": "gwf.errors",
     "TaskType": "gwf.model",
+    "UnsatisfiablePolicy": "gwf.errors",
     "UserNotFound": "gwf.errors",
+    "Vote": "gwf.client",
+    "Webhook": "gwf.notifications",
     "connect": "gwf.client",
 }
 
 __all__ = [
     "Action",
+    "Approval",
     "Client",
     "ConditionInvalid",
     "Conflict",
+    "ContextKeyNotFound",
     "DatabaseMismatch",
     "DatabaseUnavailable",
+    "Event",
     "Flow",
     "FlowNotFound",
     "Group",
@@ -78,15 +87,19 @@ __all__ = [
     "Task",
     "TaskNotFound",
     "TaskType",
+    "UnsatisfiablePolicy",
     "UserNotFound",
+    "Vote",
+    "Webhook",
     "connect",
 ]
 
 if TYPE_CHECKING:
-    from gwf.client import Client, Flow, Group, Job, JobTask, Step, Task, connect
+    from gwf.client import Approval, Client, Flow, Group, Job, JobTask, Step, Task, Vote, connect
     from gwf.errors import (
         ConditionInvalid,
         Conflict,
+        ContextKeyNotFound,
         DatabaseMismatch,
         DatabaseUnavailable,
         FlowNotFound,
@@ -103,9 +116,12 @@ if TYPE_CHECKING:
         SendBackRefused,
         StaleAttempt,
         TaskNotFound,
+        UnsatisfiablePolicy,
         UserNotFound,
     )
+    from gwf.events import Event
     from gwf.model import Action, JobStatus, JobTaskStatus, TaskType
+    from gwf.notifications import Webhook
 
 
 def __getattr__(name: str) -> Any:
@@ -114,7 +130,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
-    if name in ("testing", "frames", "figures", "errors", "model"):
+    if name in ("testing", "frames", "figures", "errors", "model", "policy"):
         return import_module(f"gwf.{name}")
     raise AttributeError(f"module 'gwf' has no attribute {name!r}")
 

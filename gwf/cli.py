@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import gwf
-from gwf.errors import Conflict, GwfError
+from gwf.errors import Conflict, GwfError, Invalid
 
 if TYPE_CHECKING:
     from gwf.client import Client
@@ -80,7 +80,7 @@ time; the environment is not looked at. The demo has its own clock, so that the 
 \b
 Examples:
   gwf demo
-  gwf --database mysql+pymysql://user:password@host/name demo --out /tmp/demo
+  gwf --database mysql+pymysql://user:password@host/name demo --out pages
 """
 
 _TABLE_LIMIT = 50
@@ -273,6 +273,8 @@ def demo(
     from gwf.figures import write_page
     from gwf.testing import FixedClock, sample_job
 
+    if out.exists() and not out.is_dir():
+        raise Invalid("--out", str(out), expected="a folder, or a name that is free")
     out.mkdir(parents=True, exist_ok=True)
     url = ctx.obj or _new_demo_database(out / "gwf.db")
     clock = FixedClock(datetime.now(UTC) - timedelta(hours=72), step=timedelta(minutes=12))

@@ -29,7 +29,7 @@ from pymysql.constants import CLIENT
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import StaticPool
 
-from gwf.errors import GwfError, Invalid, OutcomeUnknown
+from gwf.errors import DatabaseUnavailable, GwfError, Invalid, OutcomeUnknown
 from gwf.failures import (
     DRIVER_ERRORS,
     is_contended,
@@ -63,6 +63,10 @@ class Database:
         default_factory=contextlib.nullcontext, repr=False
     )
     process: int = field(default_factory=os.getpid, repr=False)
+    in_memory: bool = False
+    is_gone: bool = False
+    #: Is told what happened in each transaction, once that is committed.
+    after_commit: Callable[[list[Any]], None] | None = field(default=None, repr=False)
 
     @property
     def is_sqlite(self) -> bool:
@@ -70,7 +74,11 @@ class Database:
         return self.engine.dialect.name == "sqlite"
 
     def close(self) -> None:
-        """Close every pooled connection; the next use opens new ones."""
+        """Close every pooled connection; the next use opens new ones.
+
+        A database in memory is gone then.
+        """
+        self.is_gone = self.in_memory
         self.engine.dispose()
 
 
@@ -129,10 +137,12 @@ def open_database(url: str | sa.URL | None = None, *, clock: Clock | None = None
     Invalid
         The URL cannot be read, or its database is none of the three.
     """
+    if clock is not None and not callable(clock):
+        raise Invalid("clock", clock, expected="a function that returns an aware datetime")
     parsed = _parsed(url) if url is not None else database_url(os.environ)
     kind = parsed.get_backend_name()
     if kind == "sqlite":
-        return _open_sqlite(parsed, clock)
+        return _open_sqlite(parsed.set(drivername="sqlite"), clock)
     if kind in ("mysql", "mariadb"):
         return _open_server(parsed.set(drivername="mysql+pymysql"), clock)
     raise Invalid("database", kind, expected="sqlite, mysql or mariadb")
@@ -161,12 +171,17 @@ def write(db: Database, work: Callable[[Connection], Answer]) -> Answer:
 
 
 def _run(db: Database, work: Callable[[Connection], Answer], *, writing: bool) -> Answer:
+    if db.is_gone:
+        raise DatabaseUnavailable(
+            db.label, reason="a database in memory is gone once it is closed", advice="connect anew"
+        )
     reconnected = False
     waits = 0
     for tries in range(1, MAX_TRIES + 1):
+        events: list[Any] = []
         try:
-            with db.guard, _transaction(db, writing=writing) as conn:
-                return work(conn)
+            with db.guard, _transaction(db, events, writing=writing) as conn:
+                answer = work(conn)
         except DRIVER_ERRORS as error:
             waits += is_lock_wait(error)
             if is_contended(error) and tries < MAX_TRIES and waits < MAX_WAITS:
@@ -178,16 +193,20 @@ def _run(db: Database, work: Callable[[Connection], Answer], *, writing: bool) -
                 db.engine.dispose()
             else:
                 raise_translated(error, label=db.label, is_sqlite=db.is_sqlite)
+        else:
+            if events and db.after_commit is not None:
+                db.after_commit(events)
+            return answer
     raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 
 
 @contextlib.contextmanager
-def _transaction(db: Database, *, writing: bool) -> Iterator[Connection]:
+def _transaction(db: Database, events: list[Any], *, writing: bool) -> Iterator[Connection]:
     if db.process != os.getpid():
         db.engine.dispose(close=False)  # the sockets belong to the process that we were forked from
         db.process = os.getpid()
     with db.engine.connect() as plain:
-        conn = plain.execution_options(gwf_writing=writing)
+        conn = plain.execution_options(gwf_writing=writing, gwf_events=events)
         transaction = conn.begin()
         try:
             yield conn
@@ -270,7 +289,8 @@ def _open_sqlite(url: sa.URL, clock: Clock | None) -> Database:
         conn.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     label = url.render_as_string(hide_password=True)
-    return Database(engine, label, threading.RLock() if in_memory else contextlib.nullcontext())
+    guard = threading.RLock() if in_memory else contextlib.nullcontext()
+    return Database(engine, label, guard, in_memory=in_memory)
 
 
 def _open_server(url: sa.URL, clock: Clock | None) -> Database:
@@ -294,10 +314,15 @@ def _open_server(url: sa.URL, clock: Clock | None) -> Database:
     )
 
     @sa.event.listens_for(engine, "do_connect")
-    def complete(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+    def connect(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> Any:
         options["client_flag"] = options.get("client_flag", 0) | CLIENT.MULTI_STATEMENTS
         if isinstance(options.get("password"), str):
             options["password"] = options["password"].encode()  # PyMySQL alone knows only Latin-1
+        try:
+            return dialect.connect(*arguments, **options)
+        except (TypeError, OSError) as error:
+            shown = url.render_as_string(hide_password=True)
+            raise Invalid("options of the database URL", shown, expected=str(error)) from error
 
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:

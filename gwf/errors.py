@@ -11,11 +11,13 @@ The HTTP status and the exit code of the command line stand beside each name::
     │   ├── FlowNotFound
     │   ├── JobNotFound
     │   ├── JobTaskNotFound
+    │   ├── ContextKeyNotFound (KeyError)
     │   └── UserNotFound
     ├── Conflict (RuntimeError)               409   4   the state found does not allow it
     │   ├── InUse                                       still used by a flow or a job
     │   ├── NotDue                                      something else has to finish first
     │   ├── StaleAttempt                                an answer to another attempt
+    │   ├── UnsatisfiablePolicy                         nobody could fill a seat that is asked for
     │   ├── SendBackRefused                             the target is not one of the allowed ones
     │   └── KeyReused                                   an idempotency key with other arguments
     ├── NotAllowed (PermissionError)          403   5   the rules or the roles forbid it
@@ -112,6 +114,15 @@ class UserNotFound(NotFound):
     look_at = "users()"
 
 
+class ContextKeyNotFound(NotFound, KeyError):
+    """Say that the context of the job has no such key."""
+
+    noun = "context key"
+    look_at = "context(job)"
+
+    __str__ = Exception.__str__  # KeyError would show the message as a quoted literal
+
+
 class Conflict(GwfError, RuntimeError):
     """Refuse a call that the state found does not allow.
 
@@ -133,12 +144,12 @@ class Conflict(GwfError, RuntimeError):
 class InUse(Conflict):
     """Refuse to delete something that a flow or a job still uses, naming the users."""
 
-    def __init__(self, what: str, *, users: Sequence[str]) -> None:
+    def __init__(self, what: str, *, users: Sequence[str], legal: Iterable[str]) -> None:
         self.users = tuple(users)
         super().__init__(
             f"{what} is used by {', '.join(self.users)}; set is_active=False to retire it",
             found="in use",
-            legal=("update",),
+            legal=legal,
         )
 
 
@@ -173,6 +184,17 @@ class SendBackRefused(Conflict):
         self.allowed = tuple(allowed)
         targets = ", ".join(map(str, self.allowed)) if self.allowed else "none"
         super().__init__(f"{reason} (allowed targets: {targets})", found=found)
+
+
+class UnsatisfiablePolicy(Conflict):
+    """Refuse a policy that the known users cannot satisfy; ``missing`` names what is lacking."""
+
+    def __init__(self, what: str, *, missing: Sequence[str], advice: str) -> None:
+        self.missing = tuple(missing)
+        super().__init__(
+            f"{what} could never pass: it lacks {', '.join(self.missing)}; {advice}",
+            found="unsatisfiable",
+        )
 
 
 class KeyReused(Conflict):
@@ -234,5 +256,5 @@ class OutcomeUnknown(GwfError, RuntimeError):
 
 def _shown(value: object) -> str:
     """Show a value in a message: quoted, and short enough to read."""
-    text = repr(value)
+    text = " ".join(repr(value).split()) if not isinstance(value, str) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,8 +1,6 @@
 """Turn a SELECT into a DataFrame with declared dtypes.
 
-One schema per frame, applied always, so that an empty frame has the dtypes of a full one:
-``int64`` ids (``Int64`` where there may be none), ``datetime64[us, UTC]`` instants, categories with
-the full fixed set of values, ``str`` text, ``Float64`` seconds, JSON columns as Python objects.
+One schema per frame, applied always, so that an empty frame has the dtypes of a full one.
 
 Why not ``pandas.read_sql``: it loses types on nulls, time zones and empty results.
 Nothing is cut silently: a frame that hits its limit warns, says so in ``df.attrs["gwf"]`` and
@@ -11,9 +9,10 @@ in its repr.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,140 +21,24 @@ from sqlalchemy.engine import Connection
 
 from gwf import queries
 from gwf.limits import MAX_ID
-from gwf.model import Action, JobStatus, JobTaskStatus, TaskType
 from gwf.queries import Window
-
-ID = "int64"
-MAYBE_ID = "Int64"
-INSTANT = "datetime64[us, UTC]"
-TEXT = "str"
-FLAG = "bool"
-SECONDS = "Float64"
-JSON = "object"
-
-
-def _category(values: Iterable[str]) -> pd.CategoricalDtype:
-    return pd.CategoricalDtype([str(value) for value in values])
-
-
-TASK_TYPE = _category(TaskType)
-JOB_STATUS = _category(JobStatus)
-TASK_STATUS = _category(JobTaskStatus)
-ACTION = _category(Action)
-ANY_STATUS = _category(dict.fromkeys([*map(str, JobTaskStatus), *map(str, JobStatus)]))
-
-Schema = Mapping[str, Any]
-
-TASKS: Schema = {
-    "task_id": ID,
-    "name": TEXT,
-    "task_type": TASK_TYPE,
-    "description": TEXT,
-    "config": JSON,
-    "is_active": FLAG,
-    "created_at": INSTANT,
-    "updated_at": INSTANT,
-}
-FLOWS: Schema = {
-    "flow_id": ID,
-    "name": TEXT,
-    "version": TEXT,
-    "description": TEXT,
-    "is_active": FLAG,
-    "n_tasks": ID,
-    "created_by": MAYBE_ID,
-    "created_at": INSTANT,
-    "updated_at": INSTANT,
-    "max_rollbacks": ID,
-}
-FLOW_TASKS: Schema = {
-    "flow_task_id": ID,
-    "flow_id": ID,
-    "flow_name": TEXT,
-    "sequence": ID,
-    "task_id": ID,
-    "task_name": TEXT,
-    "task_type": TASK_TYPE,
-    "is_optional": FLAG,
-    "allow_rollback": FLAG,
-    "condition": TEXT,
-    "skip_if_false": "boolean",
-    "join_count": MAYBE_ID,
-}
-JOBS: Schema = {
-    "job_id": ID,
-    "job_name": TEXT,
-    "flow_id": ID,
-    "flow_name": TEXT,
-    "status": JOB_STATUS,
-    "current_task_seq": MAYBE_ID,
-    "n_tasks": ID,
-    "n_done": ID,
-    "n_rollbacks": ID,
-    "created_by": MAYBE_ID,
-    "created_at": INSTANT,
-    "started_at": INSTANT,
-    "completed_at": INSTANT,
-    "duration_s": SECONDS,
-    "flow_version": TEXT,
-    "paused_at": INSTANT,
-}
-ATTEMPTS: Schema = {
-    "job_task_id": ID,
-    "job_id": ID,
-    "job_name": TEXT,
-    "flow_id": ID,
-    "flow_name": TEXT,
-    "sequence": ID,
-    "task_id": ID,
-    "task_name": TEXT,
-    "task_type": TASK_TYPE,
-    "status": TASK_STATUS,
-    "attempt": ID,
-    "operator_id": MAYBE_ID,
-    "result": JSON,
-    "error_code": TEXT,
-    "error_message": TEXT,
-    "ready_at": INSTANT,
-    "started_at": INSTANT,
-    "completed_at": INSTANT,
-    "due_at": INSTANT,
-    "wait_s": SECONDS,
-    "work_s": SECONDS,
-}
-LOGS: Schema = {
-    "log_id": ID,
-    "job_id": ID,
-    "job_task_id": MAYBE_ID,
-    "task_name": TEXT,
-    "attempt": MAYBE_ID,
-    "action": ACTION,
-    "operator_id": MAYBE_ID,
-    "on_behalf_of": MAYBE_ID,
-    "from_status": ANY_STATUS,
-    "to_status": ANY_STATUS,
-    "message": TEXT,
-    "metadata": JSON,
-    "created_at": INSTANT,
-}
-CONTEXT: Schema = {
-    "job_id": ID,
-    "key": TEXT,
-    "value": JSON,
-    "job_task_id": MAYBE_ID,
-    "attempt": MAYBE_ID,
-    "created_at": INSTANT,
-    "is_deleted": FLAG,
-    "superseded_at": INSTANT,
-}
-USERS: Schema = {
-    "user_id": ID,
-    "name": TEXT,
-    "display_name": TEXT,
-    "is_active": FLAG,
-    "roles": JSON,
-    "created_at": INSTANT,
-}
+from gwf.schemas import (
+    ATTEMPTS,
+    CONTEXT,
+    FLOW_TASKS,
+    FLOWS,
+    INBOX,
+    INSTANT,
+    JOBS,
+    JSON,
+    LOGS,
+    OUTCOMES,
+    SECONDS,
+    TASKS,
+    USERS,
+    VOTES,
+    Schema,
+)
 
 Columns = dict[str, Sequence[Any]]
 
@@ -244,9 +127,32 @@ def context(
     return _frame(conn, query, CONTEXT, reading)
 
 
+def votes(conn: Connection, reading: Reading, window: Window) -> pd.DataFrame:
+    """Return one row per vote, in the order they were cast.
+
+    Withdrawn votes have a ``withdrawn_at``; those of an attempt that is over are ``is_superseded``.
+    """
+    query = queries.vote_frame(_limited(window, reading))
+    return _frame(conn, query, VOTES, reading, derive=_with_voters)
+
+
+def inbox(
+    conn: Connection, reading: Reading, *, user_id: int, candidates: Sequence[str] | None
+) -> pd.DataFrame:
+    """Return one row per approval that waits for this user, by due time, those without one last."""
+    query = queries.inbox_frame(user_id, candidates)
+    return _frame(conn, query, INBOX, reading, derive=partial(_one_for_each_task, user_id))
+
+
 def users(conn: Connection, reading: Reading) -> pd.DataFrame:
     """Return one row per user, in the order of ids; ``roles`` holds lists."""
     return _frame(conn, queries.user_frame(limit=None), USERS, reading, derive=_with_roles)
+
+
+def outcomes(rows: Sequence[tuple[int, int | None, str, str]]) -> pd.DataFrame:
+    """Return one row per call of a batch, in the order given: what came of it, and why."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(OUTCOMES)
+    return _typed(dict(zip(OUTCOMES, columns, strict=True)), OUTCOMES)
 
 
 def empty(schema: Schema) -> pd.DataFrame:
@@ -351,3 +257,32 @@ def _with_roles(columns: Columns) -> Columns:
         if columns["role"][index] is not None:
             user["roles"].append(columns["role"][index])
     return {name: [user[name] for user in folded.values()] for name in (*names, "roles")}
+
+
+def _with_voters(columns: Columns) -> Columns:
+    """Show people by name, or by number where the directory does not know them."""
+    ids, others = columns["user_id"], columns["on_behalf_of"]
+    voters = [name or str(who) for name, who in zip(columns["voter"], ids, strict=True)]
+    principals = [
+        None if who is None else name or str(who)
+        for name, who in zip(columns["principal"], others, strict=True)
+    ]
+    superseded = [bool(flag) for flag in columns["is_superseded"]]
+    return {**columns, "user": voters, "on_behalf_of": principals, "is_superseded": superseded}
+
+
+def _one_for_each_task(user_id: int, columns: Columns) -> Columns:
+    """Fold the seats of one approval into one row, without what the user may not decide."""
+    seats: dict[int, list[str]] = {}
+    first: list[int] = []
+    for index, job_task_id in enumerate(columns["job_task_id"]):
+        config = columns["config"][index] or {}
+        is_barred = config.get("self_approval") == "bar_initiator"
+        if is_barred and columns["created_by"][index] == user_id:
+            continue
+        if job_task_id not in seats:
+            first.append(index)
+        seats.setdefault(job_task_id, []).append(columns["seat"][index])
+    kept = {name: [values[index] for index in first] for name, values in columns.items()}
+    labels = [", ".join(dict.fromkeys(seats[key])) for key in kept["job_task_id"]]
+    return {**kept, "seat": labels}

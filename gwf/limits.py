@@ -36,7 +36,7 @@ def checked_name(what: str, value: object, *, longest: int = MAX_NAME) -> str:
     if not isinstance(value, str):
         raise Invalid(what, value, expected="it has to be text")
     name = value.strip()
-    if not name:
+    if not any(character.isprintable() and not character.isspace() for character in name):
         raise Invalid(what, value, expected="it must not be empty")
     if len(name) > longest:
         raise Invalid(what, value, expected=f"at most {longest} characters, this has {len(name)}")
@@ -166,7 +166,7 @@ def checked_json(what: str, value: object) -> Any:
     Invalid
         Not JSON, nested deeper than 64, or larger than 1,000,000 bytes.
     """
-    plain = _plain_json(what, value, depth=0)
+    plain = _Plain(what).json(value)
     size = len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
     if size > MAX_JSON_BYTES:
         raise Invalid(
@@ -187,17 +187,27 @@ def checked_object(what: str, value: object) -> dict[str, Any]:
     return plain
 
 
-def _plain_json(what: str, value: object, *, depth: int) -> Any:
-    if depth > MAX_JSON_DEPTH:
-        raise Invalid(what, "nested", expected=f"at most {MAX_JSON_DEPTH} levels deep")
-    if isinstance(value, Mapping):
-        return {
-            _json_key(what, key): _plain_json(what, item, depth=depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_plain_json(what, item, depth=depth + 1) for item in value]
-    return _plain_leaf(what, value)
+class _Plain:
+    """Turn one value into plain JSON, and stop where it holds more values than may be stored."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._n_left = MAX_JSON_BYTES
+
+    def json(self, value: object, *, depth: int = 0) -> Any:
+        self._n_left -= 1
+        if depth > MAX_JSON_DEPTH:
+            raise Invalid(self._what, "nested", expected=f"at most {MAX_JSON_DEPTH} levels deep")
+        if self._n_left < 0:
+            raise Invalid(self._what, "a large one", expected=f"at most {MAX_JSON_BYTES:,} bytes")
+        if isinstance(value, Mapping):
+            return {
+                _json_key(self._what, key): self.json(item, depth=depth + 1)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.json(item, depth=depth + 1) for item in value]
+        return _plain_leaf(self._what, value)
 
 
 def _plain_leaf(what: str, value: object) -> Any:

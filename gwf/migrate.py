@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,10 +22,13 @@ from gwf.errors import DatabaseMismatch, DatabaseUnavailable
 from gwf.failures import DRIVER_ERRORS, raise_translated
 from gwf.published import published_schema
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 logger = logging.getLogger(__name__)
 
 #: The newest revision; a test compares it with the scripts.
-HEAD = "0002"
+HEAD = "0003"
 PUBLISHED = "0001"
 
 _OLDEST_SERVERS = {True: ((10, 6), "MariaDB"), False: ((8, 0), "MySQL")}
@@ -235,7 +238,11 @@ def _wrong_revision(db: Database, revision: str) -> DatabaseMismatch:
 
 
 def _run(db: Database, command_name: str, revision: str) -> None:
-    """Run an Alembic command in one transaction, one process at a time."""
+    """Run an Alembic command, one process at a time.
+
+    On SQLite it is one transaction. A server cannot undo a CREATE TABLE, so there each revision is
+    committed when it is reached, and whatever refuses to be undone is asked before the first step.
+    """
     from alembic import command
     from alembic.config import Config
 
@@ -244,10 +251,33 @@ def _run(db: Database, command_name: str, revision: str) -> None:
     try:
         with db.guard, _alone(db) as conn:
             config.attributes["connection"] = conn
-            getattr(command, command_name)(config, revision)
+            steps = [revision]
+            if command_name != "stamp":
+                steps = _steps(conn, config, revision, is_upgrade=command_name == "upgrade")
+            for step in steps:
+                getattr(command, command_name)(config, step)
+                if not db.is_sqlite:
+                    conn.commit()
     except DRIVER_ERRORS as error:
         raise_translated(error, label=db.label, is_sqlite=db.is_sqlite)
     logger.info("migrated", extra={"command": command_name, "revision": revision})
+
+
+def _steps(conn: Connection, config: Config, revision: str, *, is_upgrade: bool) -> list[str]:
+    """Return the revisions on the way, in their order."""
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(config)
+    found = MigrationContext.configure(conn).get_current_revision() or "base"
+    if is_upgrade:
+        return [one.revision for one in scripts.iterate_revisions(revision, found)][::-1]
+    undone = list(scripts.iterate_revisions(found, revision))
+    for script in undone:
+        expect_reversible = getattr(script.module, "expect_reversible", None)
+        if expect_reversible is not None:
+            expect_reversible(conn)
+    return [str(script.down_revision or "base") for script in undone]
 
 
 @contextlib.contextmanager

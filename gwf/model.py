@@ -231,6 +231,8 @@ class JobRecord(Record):
     completed_at: datetime | None
     elapsed_us: int
     updated_at: datetime
+    #: When the first deadline of a running task passes, or an earlier instant; None without one.
+    next_due_at: datetime | None
 
     @property
     def duration_s(self) -> float | None:
@@ -300,6 +302,40 @@ class AttemptRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class VoteRecord(Record):
+    """Hold one vote on an attempt of an approval."""
+
+    id: int
+    job_id: int
+    job_task_id: int
+    attempt: int
+    user_id: int
+    on_behalf_of: int | None
+    decision: str
+    seat: int | None
+    seat_label: str | None
+    comment: str | None
+    roles: Any
+    is_verified: bool
+    created_at: datetime
+    withdrawn_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord(Record):
+    """Hold what is fixed when an attempt of an approval starts, and how it ended."""
+
+    job_task_id: int
+    attempt: int
+    needed: int
+    electorate: int
+    n_escalations: int
+    outcome: str | None
+    requested_at: datetime
+    decided_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Describe one position of a flow as it is stored in ``flow_tasks``."""
 
@@ -347,10 +383,13 @@ def legal_task_verbs(job: JobRecord, task: JobTaskRecord) -> tuple[str, ...]:
         if task.is_optional:
             verbs.append("skip_task")
     elif task.status == JobTaskStatus.RUNNING:
+        if task.task_type == TaskType.APPROVAL and job.paused_at is None:
+            verbs += ["approve", "reject"]
         verbs += ["complete_task", "fail_task"]
     elif task.status == JobTaskStatus.FAILED:
         verbs.append("retry_task")
-    if task.allow_rollback and task.status in (JobTaskStatus.RUNNING, JobTaskStatus.FAILED):
+    is_caller = task.status in (JobTaskStatus.RUNNING, JobTaskStatus.FAILED)
+    if task.allow_rollback and is_caller and job.n_rollbacks < job.max_rollbacks:
         verbs.append("rollback_task")
     return tuple(verbs)
 

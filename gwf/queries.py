@@ -14,8 +14,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gwf.model import AttemptRecord, FlowRecord, JobRecord, JobTaskRecord, TaskRecord
+from gwf.model import (
+    ApprovalRecord,
+    AttemptRecord,
+    FlowRecord,
+    JobRecord,
+    JobTaskRecord,
+    TaskRecord,
+    VoteRecord,
+)
 from gwf.tables import (
+    approval_seats,
+    approvals,
     flow_tasks,
     flows,
     job_context,
@@ -26,6 +36,7 @@ from gwf.tables import (
     tasks,
     user_roles,
     users,
+    votes,
 )
 
 
@@ -44,6 +55,8 @@ FLOW_COLUMNS = columns_of(flows, FlowRecord)
 JOB_COLUMNS = columns_of(jobs, JobRecord)
 JOB_TASK_COLUMNS = columns_of(job_tasks, JobTaskRecord)
 ATTEMPT_COLUMNS = columns_of(job_task_attempts, AttemptRecord)
+APPROVAL_COLUMNS = columns_of(approvals, ApprovalRecord)
+VOTE_COLUMNS = columns_of(votes, VoteRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +275,86 @@ def context_frame(job_id: int, *, superseded: bool) -> sa.Select[Any]:
             ),
         )
     return query.order_by(job_context.c.id)
+
+
+def vote_frame(window: Window) -> sa.Select[Any]:
+    """Select the frame ``votes``, in the order cast, withdrawn and superseded ones included."""
+    voter, principal = users.alias("voter"), users.alias("principal")
+    query: sa.Select[Any] = (
+        sa.select(
+            votes.c.id.label("vote_id"),
+            votes.c.job_id,
+            votes.c.job_task_id,
+            job_tasks.c.task_name,
+            votes.c.attempt,
+            voter.c.name.label("voter"),
+            votes.c.user_id,
+            votes.c.decision,
+            votes.c.seat_label.label("seat"),
+            votes.c.comment,
+            votes.c.created_at,
+            votes.c.withdrawn_at,
+            principal.c.name.label("principal"),
+            votes.c.on_behalf_of,
+            votes.c.roles,
+            votes.c.is_verified,
+            (votes.c.attempt < job_tasks.c.attempt).label("is_superseded"),
+        )
+        .join_from(votes, job_tasks, job_tasks.c.id == votes.c.job_task_id)
+        .outerjoin(voter, voter.c.id == votes.c.user_id)
+        .outerjoin(principal, principal.c.id == votes.c.on_behalf_of)
+        .order_by(votes.c.id)
+    )
+    if window.flow_ids is not None:
+        query = query.join(jobs, jobs.c.id == votes.c.job_id)
+    query = _within(query, window, votes.c.created_at, job_column=votes.c.job_id)
+    return query.limit(window.limit)
+
+
+def inbox_frame(user_id: int, candidates: Sequence[str] | None) -> sa.Select[Any]:
+    """Select the frame ``inbox``: the seats that wait for this user's vote, by due time.
+
+    ``candidates`` names the user and the roles held; None takes every open seat.
+    The index on (is_open, candidate) finds them, however many other approvals are open.
+    """
+    seats, later = approval_seats, approval_seats.alias("later")
+    voted = sa.exists().where(
+        votes.c.job_task_id == seats.c.job_task_id,
+        votes.c.attempt == seats.c.attempt,
+        votes.c.user_id == user_id,
+        votes.c.withdrawn_at.is_(None),
+    )
+    gave_away = sa.exists().where(
+        later.c.job_task_id == seats.c.job_task_id,
+        later.c.attempt == seats.c.attempt,
+        later.c.seat == seats.c.seat,
+        later.c.principal_id == user_id,
+        later.c.id > seats.c.id,
+        later.c.removed_at.is_(None),
+    )
+    query = (
+        sa.select(
+            seats.c.job_task_id,
+            job_tasks.c.job_id,
+            jobs.c.job_name,
+            jobs.c.flow_id,
+            jobs.c.flow_name,
+            job_tasks.c.sequence,
+            job_tasks.c.task_id,
+            job_tasks.c.task_name,
+            job_tasks.c.attempt,
+            seats.c.label.label("seat"),
+            jobs.c.created_by,
+            job_tasks.c.started_at.label("requested_at"),
+            job_tasks.c.due_at,
+            job_tasks.c.config,
+        )
+        .join_from(seats, job_tasks, job_tasks.c.id == seats.c.job_task_id)
+        .join(jobs, jobs.c.id == job_tasks.c.job_id)
+        .where(seats.c.is_open == sa.true(), jobs.c.paused_at.is_(None), ~voted, ~gave_away)
+        .order_by(job_tasks.c.due_at.is_(None), job_tasks.c.due_at, seats.c.id)
+    )
+    return query if candidates is None else query.where(seats.c.candidate.in_(candidates))
 
 
 def user_frame(*, limit: int | None) -> sa.Select[Any]:

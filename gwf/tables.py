@@ -148,6 +148,8 @@ jobs = sa.Table(
     _instant("completed_at"),
     sa.Column("elapsed_us", sa.BigInteger, nullable=False),
     _instant("updated_at", required=True),
+    _instant("next_due_at"),
+    sa.Index("idx_jobs_next_due", "next_due_at"),
     sa.Index("idx_jobs_flow_created", "flow_id", "created_at"),
     sa.Index("idx_jobs_status_created", "status", "created_at"),
     sa.Index("idx_jobs_created", "created_at"),
@@ -207,6 +209,75 @@ job_task_attempts = sa.Table(
     _instant("superseded_at", required=True),
     sa.UniqueConstraint("job_task_id", "attempt", name="uk_job_task_attempts_attempt"),
     sa.Index("idx_job_task_attempts_job", "job_id"),
+    **_OPTIONS,
+)
+
+
+def _attempt_of_a_task() -> tuple[sa.Column[Any], ...]:
+    own = sa.ForeignKey("job_tasks.id", ondelete="CASCADE")
+    return (
+        sa.Column("job_task_id", Id, own, nullable=False),
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+    )
+
+
+#: One row for each attempt of an approval task that was started.
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    _id(),
+    *_attempt_of_a_task(),
+    sa.Column("needed", sa.Integer, nullable=False),
+    sa.Column("electorate", sa.Integer, nullable=False),
+    sa.Column("n_escalations", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.String(20)),
+    _instant("requested_at", required=True),
+    _instant("decided_at"),
+    sa.UniqueConstraint("job_task_id", "attempt", name="uk_approvals_attempt"),
+    sa.Index("idx_approvals_job", "job_id"),
+    **_OPTIONS,
+)
+
+#: One row for each ``candidate`` of a seat: ``role:PM``, ``user:7`` or ``any``. A row with an
+#: ``origin`` of transfer or delegate lets its candidate sit there in place of the principal.
+approval_seats = sa.Table(
+    "approval_seats",
+    metadata,
+    _id(),
+    *_attempt_of_a_task(),
+    sa.Column("seat", sa.Integer, nullable=False),
+    sa.Column("label", _exact(100), nullable=False),
+    sa.Column("candidate", _exact(120), nullable=False),
+    sa.Column("is_required", sa.Boolean, nullable=False),
+    sa.Column("origin", sa.String(20), nullable=False),
+    sa.Column("principal_id", sa.BigInteger),
+    sa.Column("is_open", sa.Boolean, nullable=False),
+    _instant("created_at", required=True),
+    _instant("removed_at"),
+    sa.Index("idx_approval_seats_candidate", "is_open", "candidate", "job_task_id"),
+    sa.Index("idx_approval_seats_attempt", "job_task_id", "attempt"),
+    **_OPTIONS,
+)
+
+votes = sa.Table(
+    "votes",
+    metadata,
+    _id(),
+    *_attempt_of_a_task(),
+    sa.Column("user_id", sa.BigInteger, nullable=False),
+    sa.Column("on_behalf_of", sa.BigInteger),
+    sa.Column("decision", sa.String(20), nullable=False),
+    sa.Column("seat", sa.Integer),
+    sa.Column("seat_label", _exact(100)),
+    sa.Column("comment", sa.Text),
+    sa.Column("roles", Json),
+    sa.Column("is_verified", sa.Boolean, nullable=False),
+    _instant("created_at", required=True),
+    _instant("withdrawn_at"),
+    sa.Index("idx_votes_attempt", "job_task_id", "attempt"),
+    sa.Index("idx_votes_job", "job_id"),
+    sa.Index("idx_votes_user", "user_id", "created_at"),
     **_OPTIONS,
 )
 

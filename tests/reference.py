@@ -202,6 +202,9 @@ class Job:
         """Allow starts again."""
         _expect(self.status == RUNNING and self.is_paused, "Conflict")
         self.is_paused = False
+        late = [t for t in self.group(self.due_sequence or 0) if not t.is_ready]
+        self._decide([task for task in late if task.status in (PENDING, ROLLED_BACK)])
+        self._settle()
 
     def reopen_job(self, target: int, *, is_admin: bool = True) -> None:
         """Open a completed job again on purpose (rule R1)."""
@@ -248,7 +251,7 @@ class Job:
         _expect(task.status == FAILED and self.status in (RUNNING, FAILED), "Conflict")
         task.supersede(FAILED)
         self.status = RUNNING
-        if task.sequence == self.due_sequence:
+        if task.sequence == self.due_sequence and not self.is_paused:
             self._decide([task])
         self._settle()
 
@@ -347,6 +350,8 @@ class Job:
                 return
             group = self.group(current)
             if self.due_sequence != current:
+                if self.is_paused:
+                    return  # it becomes due when the job is resumed
                 self.due_sequence = current
                 self._decide(group)
             elif self._has_ended(group):

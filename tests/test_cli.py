@@ -190,9 +190,9 @@ def test_version_is_that_of_the_package() -> None:
 def test_init_says_what_it_did(databases: Any) -> None:
     url = databases.new()
     label = sa.make_url(url).render_as_string(hide_password=True)
-    assert run("init", url=url).stdout == f"{label}: made the tables, revision 0002\n"
-    assert run("init", url=url).stdout == f"{label}: ready, revision 0002; nothing to do\n"
-    assert run("upgrade", url=url).stdout == f"{label}: ready, revision 0002; nothing to do\n"
+    assert run("init", url=url).stdout == f"{label}: made the tables, revision 0003\n"
+    assert run("init", url=url).stdout == f"{label}: ready, revision 0003; nothing to do\n"
+    assert run("upgrade", url=url).stdout == f"{label}: ready, revision 0003; nothing to do\n"
 
 
 def test_init_refuses_a_file_that_is_no_database(folder: Path) -> None:
@@ -209,7 +209,7 @@ def test_upgrade_brings_an_older_database_to_this_version(databases: Any) -> Non
     db = open_database(url)
     migrate.upgrade(db, migrate.PUBLISHED)
     db.close()
-    assert "upgraded from revision 0001 to 0002" in run("upgrade", url=url).stdout
+    assert "upgraded from revision 0001 to 0003" in run("upgrade", url=url).stdout
     assert run("jobs", "--json", url=url).stdout == "[]\n"
 
 
@@ -220,7 +220,7 @@ def test_adopt_takes_over_the_published_tables(databases: Any) -> None:
     expect_one_line(result, "gwf adopt")
     shown = run("adopt", url=url).stdout
     assert "took over the tables of GoWorkFlow" in shown
-    assert "upgraded from revision 0001 to 0002" in shown
+    assert "upgraded from revision 0001 to 0003" in shown
     assert run("jobs", "--json", url=url).stdout == "[]\n"
     assert "nothing to do" in run("adopt", url=url).stdout
 
@@ -240,7 +240,7 @@ def test_adopt_refuses_an_empty_database(folder: Path) -> None:
 
 def test_an_unwritable_folder_is_one_line(folder: Path) -> None:
     (folder / "taken").write_text("a file where a folder is wanted")
-    expect_one_line(run("demo", "--out", "taken", exit_code=1), "taken")
+    expect_one_line(run("demo", "--out", "taken", exit_code=2), "a name that is free")
 
 
 # Reading
@@ -322,7 +322,7 @@ def test_job_show_explains(url: str) -> None:
         job.next_task().start(operator=7)  # type: ignore[union-attr]  # it is due
     shown = run("job", "show", str(job.id), url=url).stdout
     assert "Job 1 '功能-搜索' is running" in shown
-    assert "operator 7" in shown
+    assert "on votes: 0 of 2 approved; needs PM, Tech Lead; due in" in shown
     assert shown.count("需求评审") == 4
     told = json.loads(run("job", "show", "1", "--json", url=url).stdout)
     assert set(told) == {"job", "explanation", "tasks", "attempts"}

@@ -103,7 +103,7 @@ def refusal(url: str | sa.URL) -> gwf.GwfError:
 
 def test_database_url_is_the_embedded_default() -> None:
     assert str(database_url({})) == "sqlite:///gwf.db"
-    assert str(database_url({"HOME": "/root", "DB_OTHER": "x", "GWF_DATABASE_URL": ""})) == (
+    assert str(database_url({"HOME": "here", "DB_OTHER": "x", "GWF_DATABASE_URL": ""})) == (
         "sqlite:///gwf.db"
     )
 

@@ -109,8 +109,8 @@ def test_force_by_an_admin(wf: gwf.Client, prepare: Any) -> None:
     """T4: allowed, and the roles that it rests on stand in the row of the decision."""
     job, verb = prepare(wf)
     n_rows = len(job.logs())
-    admin = wf.users.add("ada", roles=["auditor", "admin"])
-    verb(operator="ada")
+    admin = wf.users.add("u-head", roles=["auditor", "admin"])
+    verb(operator="u-head")
     row = job.logs().to_dict("records")[n_rows]
     assert row["action"] in ("skip", "rollback", "reopen")
     assert row["operator_id"] == admin
@@ -121,17 +121,17 @@ def test_force_by_an_admin(wf: gwf.Client, prepare: Any) -> None:
 def test_force_by_no_admin(wf: gwf.Client, prepare: Any) -> None:
     """T4, T8: refused, also to somebody unnamed; who asked with which roles is logged."""
     job, verb = prepare(wf)
-    wf.users.add("ada", roles=["admin"])
-    bob = wf.users.add("bob", roles=["Admin", "administrator", "ADMIN"])
+    wf.users.add("u-head", roles=["admin"])
+    dev = wf.users.add("u-dev", roles=["Admin", "administrator", "ADMIN"])
     n_rows = len(job.logs())
-    for name in ("bob", None):
+    for name in ("u-dev", None):
         with unchanged(job), pytest.raises(gwf.NotAllowed) as refusal:
             verb(operator=name)
         assert "role 'admin'" in refusal.value.needs
     named, unnamed = job.logs().to_dict("records")[n_rows:]
     assert named["action"] == unnamed["action"] == "refuse"
     assert named["from_status"] == named["to_status"]
-    assert named["operator_id"] == bob
+    assert named["operator_id"] == dev
     assert sorted(named["metadata"]["roles"]) == ["ADMIN", "Admin", "administrator"]
     assert pd.isna(unnamed["operator_id"])
 
@@ -154,18 +154,18 @@ def test_every_row_of_a_known_user_holds_the_roles(wf: gwf.Client) -> None:
 def test_roles_are_those_of_the_moment(wf: gwf.Client) -> None:
     """T4: a role that is taken away or given counts from then on, and never in earlier rows."""
     job = started(wf, "A", "B")
-    ada = wf.users.add("ada", roles=["admin"])
-    job.skip("A", force=True, reason="urgent", operator="ada")
+    head = wf.users.add("u-head", roles=["admin"])
+    job.skip("A", force=True, reason="urgent", operator="u-head")
     with wf.database.engine.begin() as conn:
         conn.execute(sa.update(user_roles).values(role="reader"))
     with unchanged(job), pytest.raises(gwf.NotAllowed):
-        job.skip("B", force=True, reason="urgent", operator=ada)
+        job.skip("B", force=True, reason="urgent", operator=head)
     metadata = list(job.logs()["metadata"])
     assert metadata[-2]["roles"] == ["admin"]
     assert metadata[-1]["roles"] == ["reader"]
     with wf.database.engine.begin() as conn:
         conn.execute(sa.update(user_roles).values(role="admin"))
-    job.skip("B", force=True, reason="urgent", operator=ada)
+    job.skip("B", force=True, reason="urgent", operator=head)
     assert job.status == "completed"
 
 
@@ -174,35 +174,35 @@ def test_start_task_by_somebody_unknown(wf: gwf.Client) -> None:
     job = started(wf, "A")
     job.pause(operator=7)
     job.resume(operator=7)
-    wf.users.add("ada")
-    for operator in (7, "zoe", "ADA", "ada\u0301", "1"):
+    wf.users.add("u-head")
+    for operator in (7, "u-gone", "U-HEAD", "u-head\u0301", "1"):
         with unchanged(job), pytest.raises(gwf.UserNotFound) as refusal:
             job.task("A").start(operator=operator)
         assert refusal.value.key == operator
-    assert job.task("A").start(operator="ada").status == "running"
+    assert job.task("A").start(operator="u-head").status == "running"
 
 
 def test_user_that_is_not_active(wf: gwf.Client) -> None:
     """T4: somebody who left may do nothing any more."""
     job = started(wf, "A")
-    ada = wf.users.add("ada", roles=["admin"])
+    head = wf.users.add("u-head", roles=["admin"])
     _deactivate(wf)
-    for operator in ("ada", ada):
+    for operator in ("u-head", head):
         with unchanged(job), pytest.raises(gwf.NotAllowed, match="not active"):
             job.task("A").start(operator=operator)
     with pytest.raises(gwf.UserNotFound):
-        job.task("A").start(operator=ada + 1)
+        job.task("A").start(operator=head + 1)
 
 
 def test_refusal_of_a_user_that_is_not_active_is_logged(wf: gwf.Client) -> None:
     """T8: it is a refusal by policy like any other, so it leaves a row that says who asked."""
     job = started(wf, "A")
-    ada = wf.users.add("ada")
+    head = wf.users.add("u-head")
     _deactivate(wf)
     with pytest.raises(gwf.NotAllowed):
-        job.task("A").start(operator="ada")
+        job.task("A").start(operator="u-head")
     row = last_row(job)
-    assert (row["action"], row["operator_id"]) == ("refuse", ada)
+    assert (row["action"], row["operator_id"]) == ("refuse", head)
 
 
 def _deactivate(wf: gwf.Client) -> None:
@@ -213,11 +213,11 @@ def _deactivate(wf: gwf.Client) -> None:
 def test_create_job_by_a_known_user(wf: gwf.Client) -> None:
     """T4: name and number are one person; an unknown creator creates nothing."""
     started(wf, "A")
-    ada = wf.users.add("ada")
-    assert wf.create_job("F", "K", created_by="ada").record.created_by == ada
-    assert wf.create_job("F", "L", created_by=ada).record.created_by == ada
+    head = wf.users.add("u-head")
+    assert wf.create_job("F", "K", created_by="u-head").record.created_by == head
+    assert wf.create_job("F", "L", created_by=head).record.created_by == head
     with pytest.raises(gwf.UserNotFound):
-        wf.create_job("F", "M", created_by="zoe")
+        wf.create_job("F", "M", created_by="u-gone")
     assert list(wf.jobs()["job_name"]) == ["J", "K", "L"]
 
 
@@ -225,13 +225,13 @@ def test_connect_as_a_user(url: str) -> None:
     """T4: the user of the connection acts where a verb names nobody, and only there."""
     with gwf.connect(url) as setup:
         job = started(setup, "A", "B")
-        ada, bob = setup.users.add("ada"), setup.users.add("bob")
-    with gwf.connect(url, user="ada") as wf:
+        head, dev = setup.users.add("u-head"), setup.users.add("u-dev")
+    with gwf.connect(url, user="u-head") as wf:
         job = wf.job(job.id)
         task = job.task("A").start()
-        task.complete(operator="bob")
-        assert task.operator_id == ada
-        assert list(job.logs()["operator_id"].iloc[-2:]) == [ada, bob]
+        task.complete(operator="u-dev")
+        assert task.operator_id == head
+        assert list(job.logs()["operator_id"].iloc[-2:]) == [head, dev]
 
 
 # The users themselves
@@ -240,28 +240,34 @@ def test_connect_as_a_user(url: str) -> None:
 def test_add_user(wf: gwf.Client) -> None:
     """A8: the frame holds one row per user with a list of roles, each role once."""
     assert wf.users().empty
-    first = wf.users.add("ada", roles=["b", "a", "b"], display_name="Ada L.")
-    second = wf.users.add("bob")
+    first = wf.users.add("u-head", roles=["b", "a", "b"], display_name="负责人")
+    second = wf.users.add("u-dev")
     frame = wf.users()
     assert list(frame["user_id"]) == [first, second]
-    assert list(frame["name"]) == ["ada", "bob"]
+    assert list(frame["name"]) == ["u-head", "u-dev"]
     assert list(frame["roles"]) == [["a", "b"], []]
     assert list(frame["is_active"]) == [True, True]
-    assert frame["display_name"].iloc[0] == "Ada L."
+    assert frame["display_name"].iloc[0] == "负责人"
     assert pd.isna(frame["display_name"].iloc[1])
 
 
 def test_add_user_that_exists(wf: gwf.Client) -> None:
     """A8: a Conflict, and the roles of the first stay."""
-    wf.users.add("ada", roles=["admin"])
-    with pytest.raises(gwf.Conflict, match="'ada' exists already"):
-        wf.users.add("ada", roles=["reader"])
+    wf.users.add("u-head", roles=["admin"])
+    with pytest.raises(gwf.Conflict, match="'u-head' exists already"):
+        wf.users.add("u-head", roles=["reader"])
     assert list(wf.users()["roles"]) == [["admin"]]
 
 
 def test_add_user_with_a_name_that_is_none(wf: gwf.Client) -> None:
     """A8: Invalid, and nobody is added, so the project stays in open mode."""
-    for name, role in (("", "r"), ("x" * 101, "r"), (7, "r"), ("ada", ""), ("ada", "r" * 101)):
+    for name, role in (
+        ("", "r"),
+        ("x" * 101, "r"),
+        (7, "r"),
+        ("u-head", ""),
+        ("u-head", "r" * 101),
+    ):
         with pytest.raises(gwf.Invalid):
             wf.users.add(name, roles=["reader", role])
     assert wf.users().empty
@@ -271,5 +277,5 @@ def test_add_user_with_a_name_that_is_none(wf: gwf.Client) -> None:
 def test_add_user_with_roles_that_are_a_text(wf: gwf.Client) -> None:
     """A8: roles="admin" is a slip of the pen, not the five roles a, d, m, i and n."""
     with pytest.raises(gwf.Invalid, match="roles"):
-        wf.users.add("ada", roles="admin")
+        wf.users.add("u-head", roles="admin")
     assert wf.users().empty

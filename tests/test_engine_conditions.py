@@ -173,10 +173,10 @@ def test_complete_task_decides_by_the_context(wf: gwf.Client) -> None:
 
 def test_complete_task_decides_by_the_job_and_the_task(wf: gwf.Client) -> None:
     """C2: job and task say what is decided about."""
-    wf.create_task("审批", type="approval", config={"limit": 500})
+    wf.create_task("审批", type="approval", config={"timeout": 500})
     condition = (
         "job.name == 'J' && job.flow == 'F' && job.id > 0 && task.name == '审批'"
-        " && task.type == 'approval' && task.sequence == 2 && task.config.limit >= 500"
+        " && task.type == 'approval' && task.sequence == 2 && task.config.timeout >= 500"
     )
     job = started(wf, "A", on("审批", condition), "C")
     do(job, "A")

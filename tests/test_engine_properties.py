@@ -353,7 +353,7 @@ class Walk(RuleBasedStateMachine):
         call: Callable[..., Any] = getattr(self.wf, name)
         who: dict[str, Any] = {"operator": 7}
         if self.bench.has_directory:
-            who["operator"] = "root" if options.is_admin else "mia"
+            who["operator"] = "u-admin" if options.is_admin else "u-dev"
         if verb == "reopen_job":
             given = {"target": self._target(options), "is_admin": options.is_admin}
             call = partial(call, self.handle, to=given["target"], reason="a fault was found")
@@ -446,8 +446,8 @@ def shared_bench(url: str, *, has_directory: bool = False) -> Iterator[Bench]:
             wf.close()
             sa.event.listen(wf.database.engine, "connect", _be_quick)
         if has_directory:
-            wf.users.add("root", roles=["admin"])
-            wf.users.add("mia", roles=["Senior Developer"])
+            wf.users.add("u-admin", roles=["admin"])
+            wf.users.add("u-dev", roles=["Senior Developer"])
         tasks = [wf.create_task(f"t{number}") for number in range(15)]
         yield Bench(wf, conn, tasks, clock, has_directory)
     engine.dispose()

@@ -314,14 +314,14 @@ def test_allowed_targets_by_force_depend_on_who_asks(wf: gwf.Client) -> None:
     job = started(wf, "A", gwf.Step("B", allow_rollback=False), "C")
     do(job, "A", "B")
     task = job.task("C").start()
-    wf.users.add("mia")
-    wf.users.add("root", roles=["admin"])
+    wf.users.add("u-dev")
+    wf.users.add("u-admin", roles=["admin"])
     assert task.allowed_targets(force=True) == ()
-    assert task.allowed_targets(force=True, operator="mia") == ()
-    assert task.allowed_targets(force=True, operator="root") == (1, 2)
+    assert task.allowed_targets(force=True, operator="u-dev") == ()
+    assert task.allowed_targets(force=True, operator="u-admin") == (1, 2)
     with pytest.raises(gwf.NotAllowed):
-        back(task, 1, force=True, operator="mia")
-    assert back(task, 1, force=True, operator="root").status == "rolled_back"
+        back(task, 1, force=True, operator="u-dev")
+    assert back(task, 1, force=True, operator="u-admin").status == "rolled_back"
 
 
 def test_rollback_task_across_a_protected_one_that_was_skipped(wf: gwf.Client) -> None:

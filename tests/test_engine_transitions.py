@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import gwf
 from gwf.database import write
 from gwf.engine import job_tasks
-from gwf.engine.state import lock_job_of_task
+from gwf.engine.locks import lock_job_of_task
 from gwf.model import Action, Call
 from gwf.tables import job_tasks as job_tasks_table
 
@@ -391,7 +391,7 @@ def test_times_without_a_clock_never_run_backwards(wf: gwf.Client) -> None:
 @pytest.mark.parametrize("when", ["before the start", "after the start"])
 def test_update_flow_and_task_while_a_job_exists(wf: gwf.Client, when: str) -> None:
     """T7: the job keeps names, types, configs, flags, conditions and order; a new job has new."""
-    old = wf.create_task("Old", type="approval", config={"n": [1]})
+    old = wf.create_task("Old", type="approval", config={"approvers": ["PM"]})
     steps = [
         old,
         gwf.Step("B", optional=True, allow_rollback=False, condition="context.n == 1"),
@@ -553,11 +553,11 @@ def test_create_flow_with_a_retired_task(wf: gwf.Client) -> None:
 
 def test_update_task_with_some_fields(wf: gwf.Client) -> None:
     """T10: a field that is not given keeps its value; None takes one away."""
-    task = wf.create_task("A", type="approval", description="d", config={"n": 1})
+    task = wf.create_task("A", type="approval", description="d", config={"timeout": 1})
     for fields in (
         {"description": "e"},
         {"name": "B"},
-        {"config": {"n": 2}},
+        {"config": {"timeout": 2}},
         {"is_active": False},
         {"type": "manual"},
         {"description": None},

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import gwf
-from gwf import frames
+from gwf import frames, schemas
 
 BEGIN = datetime(2026, 11, 2, 1, 0, 0, 123456, tzinfo=UTC)
 
@@ -33,14 +33,14 @@ COLUMNS = {
 }
 COLUMNS["attempts"] = COLUMNS["job_tasks"]
 SCHEMAS = {
-    "tasks": frames.TASKS,
-    "flows": frames.FLOWS,
-    "flow_tasks": frames.FLOW_TASKS,
-    "jobs": frames.JOBS,
-    "job_tasks": frames.ATTEMPTS,
-    "attempts": frames.ATTEMPTS,
-    "logs": frames.LOGS,
-    "context": frames.CONTEXT,
+    "tasks": schemas.TASKS,
+    "flows": schemas.FLOWS,
+    "flow_tasks": schemas.FLOW_TASKS,
+    "jobs": schemas.JOBS,
+    "job_tasks": schemas.ATTEMPTS,
+    "attempts": schemas.ATTEMPTS,
+    "logs": schemas.LOGS,
+    "context": schemas.CONTEXT,
 }
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pandas as pd
 import pytest
 
-from gwf import frames, terminal
+from gwf import frames, schemas, terminal
 from gwf.testing import FixedClock, sample_job, scratch_client
 
 START = pd.Timestamp("2026-03-02 01:00", tz="UTC").to_pydatetime()
@@ -50,8 +50,8 @@ def test_attempt_table_shows_the_send_back() -> None:
 
 
 def test_tables_of_nothing_are_their_head() -> None:
-    assert terminal.job_table(frames.empty(frames.JOBS)).startswith("job  name")
-    assert len(terminal.attempt_table(frames.empty(frames.ATTEMPTS)).splitlines()) == 1
+    assert terminal.job_table(frames.empty(schemas.JOBS)).startswith("job  name")
+    assert len(terminal.attempt_table(frames.empty(schemas.ATTEMPTS)).splitlines()) == 1
 
 
 def test_tables_let_no_text_rule_the_terminal() -> None:
@@ -82,7 +82,7 @@ def test_as_json_holds_every_column_and_type() -> None:
     job = wf.create_job(wf.create_flow("f", [task]), "j").start()
     job.task("t").start().complete({"list": [1, 2.5, "三"], "none": None})
     (row,) = json.loads(terminal.as_json(terminal.records(job.attempts())))
-    assert list(row) == list(frames.ATTEMPTS)
+    assert list(row) == list(schemas.ATTEMPTS)
     assert row["result"] == {"list": [1, 2.5, "三"], "none": None}
     assert row["operator_id"] is None
     assert row["error_message"] is None
@@ -96,7 +96,7 @@ def test_as_json_holds_every_column_and_type() -> None:
 
 
 def test_as_json_of_nothing_is_an_empty_list() -> None:
-    assert terminal.as_json(terminal.records(frames.empty(frames.JOBS))) == "[]"
+    assert terminal.as_json(terminal.records(frames.empty(schemas.JOBS))) == "[]"
 
 
 def test_as_json_opens_records_in_records() -> None:

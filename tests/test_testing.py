@@ -24,6 +24,7 @@ def frames_of(wf: gwf.Client) -> dict[str, pd.DataFrame]:
         "job_tasks": wf.job_tasks(limit=None),
         "attempts": wf.attempts(limit=None),
         "logs": wf.logs(limit=None),
+        "votes": wf.votes(limit=None),
     }
 
 
@@ -102,12 +103,15 @@ def test_sample_history_has_what_a_history_has(wf: gwf.Client) -> None:
     assert pd.api.types.is_integer_dtype(attempts["operator_id"])
 
 
-def test_sample_history_ends_now(wf: gwf.Client) -> None:
-    sample_history(wf, n_jobs=200, now=NOW, seed=3)
-    for frame in frames_of(wf).values():
+def test_sample_history_ends_now(url: str) -> None:
+    """Nothing lies in the future; read later, a deadline that passed meanwhile would be applied."""
+    with gwf.connect(url, clock=lambda: NOW) as wf:
+        sample_history(wf, n_jobs=200, now=NOW, seed=3)
+        told = frames_of(wf)
+    for frame in told.values():
         for name in set(INSTANTS) & set(frame.columns):
             assert (frame[name].dropna() <= NOW).all()
-    created = wf.jobs(limit=None)["created_at"]
+    created = told["jobs"]["created_at"]
     assert (created >= NOW - timedelta(weeks=12, days=1)).all()
     local = created.dt.tz_convert("Asia/Shanghai")
     assert set(local.dt.day_of_week) <= set(range(5))
@@ -137,7 +141,7 @@ def test_sample_history_keeps_the_invariants(wf: gwf.Client) -> None:
 
 def test_sample_history_is_what_the_engine_leaves() -> None:
     """Playing the log of the history through the real verbs gives the same rows, ids and all."""
-    loaded = scratch_client()
+    loaded = scratch_client(clock=lambda: NOW)
     sample_history(loaded, n_jobs=250, now=NOW)
     now = [NOW]
     played = scratch_client(clock=lambda: now[0])
@@ -163,12 +167,17 @@ def by_job(logs: pd.DataFrame) -> pd.DataFrame:
 def hidden_columns(wf: gwf.Client) -> dict[str, list[Any]]:
     """Return the columns that no frame shows."""
     queries = {
-        "jobs": "SELECT id, flow_version, max_rollbacks, resumed_at, elapsed_us, updated_at "
-        "FROM jobs ORDER BY id",
+        "jobs": "SELECT id, flow_version, max_rollbacks, resumed_at, elapsed_us, next_due_at, "
+        "updated_at FROM jobs ORDER BY id",
         "job_tasks": "SELECT id, flow_task_id, config, is_optional, allow_rollback, is_skipped, "
         "condition_config, join_count, created_at, updated_at FROM job_tasks ORDER BY id",
         "job_task_attempts": "SELECT job_task_id, attempt, superseded_at FROM job_task_attempts "
         "ORDER BY job_task_id, attempt",
+        "approvals": "SELECT job_task_id, attempt, needed, electorate, n_escalations, outcome, "
+        "requested_at, decided_at FROM approvals ORDER BY job_task_id, attempt",
+        "approval_seats": "SELECT job_task_id, attempt, seat, label, candidate, is_required, "
+        "origin, principal_id, is_open, created_at, removed_at FROM approval_seats "
+        "ORDER BY job_task_id, attempt, seat",
     }
     with wf.database.engine.connect() as conn:
         return {
@@ -205,15 +214,17 @@ def play_task(wf: gwf.Client, row: dict[str, Any], outcome: Any) -> None:
         "complete": lambda: wf.complete_task(task, outcome["result"], **who),
         "fail": lambda: wf.fail_task(task, why, error_code=outcome["error_code"], **who),
         "skip": lambda: wf.skip_task(task, reason=why, **who),
+        "vote": lambda: wf.approve(task, comment=None if pd.isna(why) else why, **who),
         "retry": lambda: wf.retry_task(task, reason=why, **who),
     }
-    if row["action"] in verbs:
+    is_approval = row["action"] == "complete" and outcome["task_type"] == "approval"
+    if row["action"] in verbs and not is_approval:  # votes end an approval
         verbs[row["action"]]()
 
 
 def test_sample_history_lets_the_engine_go_on(wf: gwf.Client) -> None:
     """Every job that is under way at the end can be finished by the verbs."""
-    sample_history(wf, n_jobs=60, now=NOW, seed=5)
+    sample_history(wf, n_jobs=120, now=NOW, seed=5)
     jobs = wf.jobs(status=["pending", "running", "failed"])
     assert len(jobs) >= 5
     for job_id in jobs["job_id"]:
@@ -237,12 +248,13 @@ def finish(wf: gwf.Client, job_id: int) -> None:
     assert job.status == "completed"
 
 
-def test_sample_history_repeats_in_any_database(wf: gwf.Client) -> None:
+def test_sample_history_repeats_in_any_database(url: str) -> None:
     """Seed, time and number decide everything but the ids, whatever the database holds."""
+    wf = gwf.connect(url, clock=lambda: NOW)
     wf.create_task("something else")
     sample_history(wf, n_jobs=7, seed=9, now=NOW)
-    other = scratch_client()
-    ids = ["log_id", "job_id", "job_task_id", "flow_id", "task_id"]
+    other = scratch_client(clock=lambda: NOW)
+    ids = ["log_id", "vote_id", "job_id", "job_task_id", "flow_id", "task_id"]
     job_ids = sample_history(wf, n_jobs=120, seed=4, now=NOW)
     sample_history(other, n_jobs=120, seed=4, now=NOW)
     for noun, expected in frames_of(other).items():
@@ -253,6 +265,7 @@ def test_sample_history_repeats_in_any_database(wf: gwf.Client) -> None:
         drop = [name for name in ids if name in expected.columns]
         pd.testing.assert_frame_equal(found.drop(columns=drop), expected.drop(columns=drop))
     assert len(frames_of(wf)["jobs"]) == 127
+    wf.close()
 
 
 def test_sample_history_of_another_seed_is_another() -> None:

@@ -193,26 +193,28 @@ def test_idempotency_keys_that_look_alike(wf: gwf.Client) -> None:
 
 def test_users_and_roles_that_look_alike(wf: gwf.Client) -> None:
     """Each is a person of their own, found by exactly their own name."""
-    ids = {name: wf.users.add(name, roles=ALIKE, display_name=name) for name in ALIKE}
+    roles = [f"role {name}" for name in ALIKE]
+    ids = {name: wf.users.add(name, roles=roles, display_name=name) for name in ALIKE}
     frame = wf.users()
     assert dict(zip(frame["name"], frame["user_id"], strict=True)) == ids
     assert list(frame["display_name"]) == list(ALIKE)
-    assert all(sorted(roles) == sorted(ALIKE) for roles in frame["roles"])
+    assert all(sorted(held) == sorted(roles) for held in frame["roles"])
     job = started(wf, "A")
     for name in ALIKE:
         job.pause(operator=name).resume(operator=name)
         row = job.logs().iloc[-1]
         assert row["operator_id"] == ids[name]
-        assert sorted(row["metadata"]["roles"]) == sorted(ALIKE)
+        assert sorted(row["metadata"]["roles"]) == sorted(roles)
 
 
 def test_users_of_every_name(wf: gwf.Client) -> None:
     """Every name and role comes back unchanged, and the name can be used."""
     job = started(wf, "A")
     for number, name in enumerate(NAMES):
-        user_id = wf.users.add(name, roles=[name], display_name=name)
+        role = f"{name}!"
+        user_id = wf.users.add(name, roles=[role], display_name=name)
         row = wf.users().to_dict("records")[number]
-        assert (row["name"], row["display_name"], row["roles"]) == (name, name, [name])
+        assert (row["name"], row["display_name"], row["roles"]) == (name, name, [role])
         job.pause(operator=name).resume(operator=name)
         assert job.logs()["operator_id"].iloc[-1] == user_id
 

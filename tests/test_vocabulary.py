@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 import gwf
-from gwf import frames, model, published, queries
+from gwf import model, published, queries, schemas
 from gwf.client import Client, Job, JobTask
 from gwf.tables import UtcDateTime, metadata
 
@@ -30,7 +30,7 @@ VERBS = {
 }
 SCHEMAS = {
     name: schema
-    for name, schema in vars(frames).items()
+    for name, schema in vars(schemas).items()
     if name.isupper() and isinstance(schema, dict)
 }
 RECORDS = [
@@ -76,10 +76,10 @@ def test_enum_has_exactly_the_words_of_the_design(enum: type, words: str) -> Non
 @pytest.mark.parametrize(
     ("dtype", "words"),
     [
-        (frames.TASK_TYPE, TASK_TYPES),
-        (frames.JOB_STATUS, JOB_STATUSES),
-        (frames.TASK_STATUS, JOB_TASK_STATUSES),
-        (frames.ACTION, ACTIONS),
+        (schemas.TASK_TYPE, TASK_TYPES),
+        (schemas.JOB_STATUS, JOB_STATUSES),
+        (schemas.TASK_STATUS, JOB_TASK_STATUSES),
+        (schemas.ACTION, ACTIONS),
     ],
 )
 def test_category_of_a_frame_has_the_words_of_the_enum(dtype: object, words: str) -> None:
@@ -121,6 +121,8 @@ def test_records_have_the_names_of_the_columns() -> None:
         (model.JobRecord, queries.JOB_COLUMNS),
         (model.JobTaskRecord, queries.JOB_TASK_COLUMNS),
         (model.AttemptRecord, queries.ATTEMPT_COLUMNS),
+        (model.ApprovalRecord, queries.APPROVAL_COLUMNS),
+        (model.VoteRecord, queries.VOTE_COLUMNS),
     ]
     assert {record for record, _ in pairs} == set(RECORDS)
     for record, columns in pairs:
@@ -136,8 +138,8 @@ def test_instants_end_in_at_and_seconds_in_s() -> None:
         assert is_instant == column.name.endswith("_at"), f"{table}.{column.name}"
         assert not isinstance(column.type, sa.DateTime), f"{table}.{column.name} may be naive"
     for frame, name, dtype in names_of_frames():
-        assert (dtype == frames.INSTANT) == name.endswith("_at"), f"{frame}.{name}"
-        assert (dtype == frames.SECONDS) == name.endswith("_s"), f"{frame}.{name}"
+        assert (dtype == schemas.INSTANT) == name.endswith("_at"), f"{frame}.{name}"
+        assert (dtype == schemas.SECONDS) == name.endswith("_s"), f"{frame}.{name}"
 
 
 def test_ids_counts_and_flags_say_what_they_are() -> None:
@@ -150,9 +152,9 @@ def test_ids_counts_and_flags_say_what_they_are() -> None:
         assert is_flag == name.startswith(("is_", "allow_")), f"{table}.{name}"
     for frame, name, dtype in names_of_frames():
         if name.endswith("_id") or name.startswith("n_"):
-            assert dtype in (frames.ID, frames.MAYBE_ID), f"{frame}.{name}"
+            assert dtype in (schemas.ID, schemas.MAYBE_ID), f"{frame}.{name}"
         if name.startswith(("is_", "allow_")):
-            assert dtype == frames.FLAG, f"{frame}.{name}"
+            assert dtype == schemas.FLAG, f"{frame}.{name}"
 
 
 def test_names_are_words_of_the_design() -> None:
@@ -168,6 +170,7 @@ def test_names_are_words_of_the_design() -> None:
 def test_frames_call_a_column_as_the_tables_do() -> None:
     """A frame's column is a table's, or an id with its noun, or one that the design derives."""
     derived = {"n_tasks", "duration_s", "wait_s", "work_s", "condition", "skip_if_false", "roles"}
+    derived |= {"user", "vote_id", "is_superseded"}
     keys = {column.key for _, column in COLUMNS}
     ids = {"task_id", "flow_id", "flow_task_id", "job_id", "job_task_id", "log_id", "user_id"}
     for frame, name, _ in names_of_frames():

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from sqlalchemy.engine import URL
 
+from gwf.client.approval import Approval, Vote
+from gwf.client.approvals import Approvals
 from gwf.client.definitions import Definitions
 from gwf.client.handles import JobTask
 from gwf.client.job import Job, JobContext
@@ -22,8 +24,21 @@ from gwf.client.tables import Tables
 from gwf.database import Clock, Database, open_database
 from gwf.limits import checked_operator
 from gwf.migrate import prepare
+from gwf.notifications import Hooks
 
-__all__ = ["Client", "Flow", "Group", "Job", "JobContext", "JobTask", "Step", "Task", "connect"]
+__all__ = [
+    "Approval",
+    "Client",
+    "Flow",
+    "Group",
+    "Job",
+    "JobContext",
+    "JobTask",
+    "Step",
+    "Task",
+    "Vote",
+    "connect",
+]
 
 
 def connect(
@@ -57,13 +72,15 @@ def connect(
     return Client(db, user=user)
 
 
-class Client(Definitions, Jobs, JobTasks, Tables):
+class Client(Definitions, Jobs, JobTasks, Approvals, Tables):
     """Run the verbs on one database and read its tables; made by ``gwf.connect``."""
 
     def __init__(self, database: Database, *, user: int | str | None = None) -> None:
         self.database = database
         self.user = checked_operator(user)
-        self.users = Users(database)
+        self.users = Users(database, self.user)
+        self.hooks = Hooks()
+        database.after_commit = self.hooks.tell
 
     def __repr__(self) -> str:
         """Return where the database is, without its password."""

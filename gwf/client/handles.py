@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gwf.client.objects import table_html
 from gwf.model import AttemptRecord, JobTaskRecord
 
 if TYPE_CHECKING:
-    from gwf.client import Client
+    from gwf.client import Approval, Client, Vote
 
 
 class JobTask:
@@ -189,6 +189,26 @@ class JobTask:
         """Send the job back from here; see ``Client.rollback_task``."""
         return self._take(self._client.rollback_task(self, to=to, reason=reason, **options))
 
+    def approve(self, *, comment: str | None = None, **options: Any) -> Vote:
+        """Approve this attempt; see ``Client.approve``."""
+        return self._voted(self._client.approve(self, comment=comment, **options))
+
+    def reject(self, *, comment: str | None = None, **options: Any) -> Vote:
+        """Reject this attempt; see ``Client.reject``."""
+        return self._voted(self._client.reject(self, comment=comment, **options))
+
+    def withdraw_vote(self, **options: Any) -> Vote:
+        """Take one's vote on this attempt back; see ``Client.withdraw_vote``."""
+        return self._client.withdraw_vote(self, **options)
+
+    def approval(self) -> Approval:
+        """Return the seats, who fills them, what is missing; see ``Client.approval``."""
+        return self._client.approval(self)
+
+    def allowed_actions(self, *, user: int | str | None = None) -> tuple[str, ...]:
+        """Return the verbs that this user may use on the task now."""
+        return self._client.allowed_actions(self, user=user)
+
     def allowed_targets(self, **options: Any) -> tuple[int, ...]:
         """Return the sequences that ``rollback`` would accept now."""
         return self._client.allowed_targets(self, **options)
@@ -196,6 +216,13 @@ class JobTask:
     def set_context(self, **values: Any) -> None:
         """Write values to the job's context as this attempt; a send-back supersedes them."""
         self._client.set_context(self.job_id, values, task=self)
+
+    def _voted(self, vote: Any) -> Vote:
+        """Show the status that the vote led to, but go on addressing the attempt voted on."""
+        found = self._client.job_task(self.id).record
+        if found.attempt == self.attempt:
+            self.record = found
+        return cast("Vote", vote)
 
     def _take(self, changed: JobTask) -> JobTask:
         self.record = changed.record

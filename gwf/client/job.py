@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from gwf.client.handles import JobTask
 from gwf.client.objects import table_html
-from gwf.engine.context import ContextKeyNotFound, checked_key
+from gwf.engine.context import checked_key
 from gwf.engine.explain import Explanation
+from gwf.errors import ContextKeyNotFound, Invalid
 from gwf.model import JobRecord
 
 if TYPE_CHECKING:
@@ -53,9 +54,18 @@ class JobContext(MutableMapping[str, Any]):
         """Return the number of keys in force."""
         return len(self._values())
 
+    def __contains__(self, key: object) -> bool:
+        """Say whether a key is in force."""
+        return isinstance(key, str) and key.strip() in self._values()
+
     def update(self, *values: Any, **more: Any) -> None:
         """Set several values in one transaction."""
-        self._client.set_context(self._job_id, dict(*values, **more))
+        try:
+            wanted = dict(*values, **more)
+        except (TypeError, ValueError):
+            raise Invalid("context", values, expected="a mapping, or keys and values") from None
+        if wanted:
+            self._client.set_context(self._job_id, wanted)
 
     def __repr__(self) -> str:
         """Return the values like a dict."""

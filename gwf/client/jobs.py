@@ -13,7 +13,8 @@ from gwf.client.job import Job
 from gwf.engine import context as contexts
 from gwf.engine import creation, jobs, lookup, sendback
 from gwf.engine.creation import NewJob, paired
-from gwf.engine.explain import Explanation, explain, get_job
+from gwf.engine.explain import Explanation, explain
+from gwf.engine.locks import get_job
 from gwf.model import JobRecord
 
 

@@ -88,8 +88,15 @@ def _step(step: Step | TaskLike) -> Step:
 def _positions_of(group: Group, number: int, task_id: Callable[[TaskLike], int]) -> list[Position]:
     if not group.steps:
         raise Invalid("group", [], expected="at least one step")
+    steps = [_step(step) for step in group.steps]
+    if len({step.sequence for step in steps}) > 1:
+        raise Invalid(
+            "sequence",
+            [step.sequence for step in steps],
+            expected="one for all steps of a parallel group",
+        )
     found = []
-    for step in map(_step, group.steps):
+    for step in steps:
         sequence = number if step.sequence is None else step.sequence
         checked_whole("sequence", sequence, lowest=1, highest=MAX_SEQUENCE)
         condition = step.condition

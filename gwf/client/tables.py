@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import Connection
 
 from gwf.client.door import Door, FlowLike, Instant, JobLike, choices, id_of
-from gwf.engine.explain import get_job
+from gwf.engine.locks import get_job
 from gwf.engine.rows import database_now
 from gwf.limits import checked_flag, checked_instant, checked_limit
 from gwf.model import Action, JobStatus, JobTaskStatus
@@ -30,19 +30,19 @@ class Tables(Door):
     def tasks(
         self, *, is_active: bool | None = None, limit: int | None = DEFAULT_LIMIT
     ) -> pd.DataFrame:
-        """Return one row per task, by id; see ``frames.TASKS`` for columns and dtypes."""
+        """Return one row per task, by id; see ``schemas.TASKS`` for columns and dtypes."""
         return self._frame("tasks", limit, is_active=is_active)
 
     def flows(
         self, *, is_active: bool | None = None, limit: int | None = DEFAULT_LIMIT
     ) -> pd.DataFrame:
-        """Return one row per flow, by id; see ``frames.FLOWS`` for columns and dtypes."""
+        """Return one row per flow, by id; see ``schemas.FLOWS`` for columns and dtypes."""
         return self._frame("flows", limit, is_active=is_active)
 
     def flow_tasks(
         self, flow: FlowLike | None = None, *, limit: int | None = DEFAULT_LIMIT
     ) -> pd.DataFrame:
-        """Return one row per position, by flow and sequence; see ``frames.FLOW_TASKS``."""
+        """Return one row per position, by flow and sequence; see ``schemas.FLOW_TASKS``."""
         return self._frame("flow_tasks", limit, flow=flow)
 
     def jobs(
@@ -55,7 +55,7 @@ class Tables(Door):
         limit: int | None = DEFAULT_LIMIT,
         newest: bool = False,
     ) -> pd.DataFrame:
-        """Return one row per job, by id; see ``frames.JOBS`` for columns and dtypes.
+        """Return one row per job, by id; see ``schemas.JOBS`` for columns and dtypes.
 
         ``since`` and ``until`` (not included) are about ``created_at``; text without an offset is
         UTC. ``newest`` lets ``limit`` keep the last rows instead of the first.
@@ -82,7 +82,7 @@ class Tables(Door):
         until: Instant = None,
         limit: int | None = DEFAULT_LIMIT,
     ) -> pd.DataFrame:
-        """Return one row per task of a job, its current attempt; see ``frames.ATTEMPTS``.
+        """Return one row per task of a job, its current attempt; see ``schemas.ATTEMPTS``.
 
         Ordered by job, sequence and id. ``since`` and ``until`` are about the job's ``created_at``;
         ``wait_s`` and ``work_s`` are in seconds and missing while they last.
@@ -121,11 +121,26 @@ class Tables(Door):
         until: Instant = None,
         limit: int | None = DEFAULT_LIMIT,
     ) -> pd.DataFrame:
-        """Return one row per entry of the log, in the order written; see ``frames.LOGS``."""
+        """Return one row per entry of the log, in the order written; see ``schemas.LOGS``."""
         actions = choices("action", action, Action)
         return self._frame(
             "logs", limit, job=job, flow=flow, action=actions, since=since, until=until
         )
+
+    def votes(
+        self,
+        *,
+        job: JobLike | None = None,
+        flow: FlowLike | None = None,
+        since: Instant = None,
+        until: Instant = None,
+        limit: int | None = DEFAULT_LIMIT,
+    ) -> pd.DataFrame:
+        """Return one row per vote, in the order cast, withdrawn and superseded ones included.
+
+        See ``schemas.VOTES``; ``since`` and ``until`` are about when the vote was cast.
+        """
+        return self._frame("votes", limit, job=job, flow=flow, since=since, until=until)
 
     def context(self, job: JobLike, *, superseded: bool = False) -> pd.DataFrame:
         """Return one row per key in force, or with ``superseded`` per value ever written."""
@@ -162,6 +177,8 @@ class Tables(Door):
             reading = Reading(database_now(conn), wanted, names, newest=is_newest)
             return _read_frame(noun, conn, reading, job_id=job_id, flow_ids=flow_ids, **filters)
 
+        if "since" in filters:
+            self._apply_all_deadlines()  # these frames show what becomes of running tasks
         frame = self._read(work)
         if frame.attrs["gwf"]["is_cut"]:
             which = "last" if is_newest else "first"

@@ -53,14 +53,37 @@ def enter_next(state: JobState) -> None:
             _complete_job(state)
             return
         state.touch_job(current_task_seq=members[0].sequence)
-        make_due(state, members)
-        group = [state.tasks[task.id] for task in members]
-        if any(task.status == JobTaskStatus.FAILED for task in group):
-            fail_job(state, "a condition could not be met")
+        if state.job.paused_at is not None:
+            return  # nothing is due in a pause, so no condition is decided (rules P1, C3)
+        if not _ends_at_once(state, members):
             return
-        if not has_ended(group):
-            return
-        _cancel_open(state, group)
+
+
+def catch_up(state: JobState) -> None:
+    """Make due what a pause held up, now that it is over."""
+    state.load_frontier()
+    current = [task for task in state.in_order() if task.sequence == state.job.current_task_seq]
+    held_up = [
+        task
+        for task in current
+        if task.status in (JobTaskStatus.PENDING, JobTaskStatus.ROLLED_BACK)
+        and task.ready_at is None
+    ]
+    if held_up and _ends_at_once(state, held_up):
+        enter_next(state)
+
+
+def _ends_at_once(state: JobState, members: Sequence[JobTaskRecord]) -> bool:
+    """Make these due, and say whether their group is over already."""
+    make_due(state, members)
+    if any(state.tasks[task.id].status == JobTaskStatus.FAILED for task in members):
+        fail_job(state, "a condition could not be met")
+        return False
+    group = [task for task in state.tasks.values() if task.sequence == members[0].sequence]
+    if not has_ended(group):
+        return False
+    _cancel_open(state, group)
+    return True
 
 
 def make_due(state: JobState, members: Sequence[JobTaskRecord]) -> None:
@@ -102,8 +125,10 @@ def fail_job(state: JobState, message: str) -> None:
 def resume_clock(state: JobState) -> dict[str, Any]:
     """Return the fields that open a new span of time of an ended job (rule R10)."""
     job = state.job
-    if job.completed_at is None or job.resumed_at is None:
+    if job.completed_at is None:
         return {}
+    if job.resumed_at is None:  # GoWorkFlow let tasks of a job run that was never started
+        return {"resumed_at": state.now, "completed_at": None}
     passed = microseconds(job.resumed_at, job.completed_at)
     return {
         "elapsed_us": job.elapsed_us + passed,

@@ -12,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gwf.engine.locks import lock_job, lock_job_of_task
 from gwf.engine.replay import once
-from gwf.engine.state import JobState, lock_job, lock_job_of_task
-from gwf.errors import Invalid, NotFound
+from gwf.engine.state import JobState
+from gwf.errors import ContextKeyNotFound, Invalid
 from gwf.limits import MAX_KEY, checked_json, checked_name
 from gwf.model import Action, Call, JobStatus, JobTaskRecord, JobTaskStatus
 from gwf.statements import Statement, Write
@@ -49,15 +50,6 @@ INSERT_CONTEXT = Statement(
 )
 
 
-class ContextKeyNotFound(NotFound, KeyError):
-    """Say that the context of the job has no such key."""
-
-    noun = "context key"
-    look_at = "context(job)"
-
-    __str__ = Exception.__str__  # KeyError would show the message as a quoted literal
-
-
 def context_values(
     conn: Connection, job_id: int, *, without: Container[int] = ()
 ) -> dict[str, Any]:
@@ -86,10 +78,13 @@ def checked_context(values: object) -> dict[str, Any]:
     """
     if values is not None and not isinstance(values, Mapping):
         raise Invalid("context", values, expected="a mapping with text keys")
-    return {
-        checked_key(key): checked_json("context value", value)
-        for key, value in (values or {}).items()
-    }
+    plain: dict[str, Any] = {}
+    for key, value in (values or {}).items():
+        name = checked_key(key)
+        if name in plain:
+            raise Invalid("context key", key, expected="each key once, but for the space around it")
+        plain[name] = checked_json("context value", value)
+    return plain
 
 
 def checked_key(key: object) -> str:

@@ -233,6 +233,7 @@ def _record(source: _Flow, name: str) -> JobRecord:
         completed_at=None,
         elapsed_us=0,
         updated_at=source.now,
+        next_due_at=None,
     )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from gwf import conditions, queries
+from gwf import conditions, policy, queries
 from gwf.engine.rows import database_now
 from gwf.errors import Conflict, FlowNotFound, InUse, Invalid, TaskNotFound
 from gwf.limits import (
@@ -34,9 +34,12 @@ from gwf.tables import flow_tasks, flows, job_tasks, jobs, tasks
 #: How many users an InUse error names before it only counts.
 _NAMED = 5
 
-_TASK_BY_ID = Statement(
-    sa.select(*queries.TASK_COLUMNS).where(tasks.c.id == sa.bindparam("task_id"))
-)
+_task_by_id = sa.select(*queries.TASK_COLUMNS).where(tasks.c.id == sa.bindparam("task_id"))
+_TASK_BY_ID = {
+    "none": Statement(_task_by_id),
+    "share": Statement(_task_by_id.with_for_update(read=True)),
+    "update": Statement(_task_by_id.with_for_update()),
+}
 _FLOW_BY_ID = Statement(
     sa.select(*queries.FLOW_COLUMNS).where(flows.c.id == sa.bindparam("flow_id"))
 )
@@ -84,6 +87,7 @@ def create_task(conn: Connection, values: Mapping[str, Any]) -> TaskRecord:
         "created_at": now,
         "updated_at": now,
     }
+    _expect_policy(fields)
     return TaskRecord(id=_INSERT_TASK.insert(conn, **fields), **fields)
 
 
@@ -99,6 +103,8 @@ def update_task(conn: Connection, task_id: int, values: Mapping[str, Any]) -> Ta
     """
     wanted = _checked_task(values)
     task = replace(get_task(conn, task_id), **wanted, updated_at=database_now(conn))
+    if "config" in wanted or "task_type" in wanted:
+        _expect_policy({"task_type": task.task_type, "config": task.config})
     conn.execute(
         tasks.update().where(tasks.c.id == task_id).values(**wanted, updated_at=task.updated_at)
     )
@@ -115,7 +121,7 @@ def delete_task(conn: Connection, task_id: int) -> None:
     InUse
         A flow or a job uses it; ``users`` names them.
     """
-    task = get_task(conn, task_id)
+    task = get_task(conn, task_id, lock="update")
     of_flows = (
         sa.select(flows.c.id, flows.c.name)
         .distinct()
@@ -209,9 +215,15 @@ def delete_flow(conn: Connection, flow_id: int) -> None:
     conn.execute(flows.delete().where(flows.c.id == flow_id))
 
 
-def get_task(conn: Connection, task_id: int) -> TaskRecord:
-    """Return a task, or raise TaskNotFound."""
-    rows = _TASK_BY_ID.fetch(conn, task_id=checked_id("task id", task_id))
+def get_task(
+    conn: Connection, task_id: int, *, lock: Literal["none", "share", "update"] = "none"
+) -> TaskRecord:
+    """Return a task, or raise TaskNotFound.
+
+    With ``share`` nobody deletes it before the end of the transaction, with ``update`` nobody uses
+    it in a flow meanwhile.
+    """
+    rows = _TASK_BY_ID[lock].fetch(conn, task_id=checked_id("task id", task_id))
     if not rows:
         raise TaskNotFound(task_id)
     return TaskRecord.from_row(rows[0])
@@ -287,8 +299,14 @@ def _checked_positions(conn: Connection, positions: Sequence[Position]) -> list[
         if wanted is not None:
             checked_whole("join", wanted, lowest=1, highest=sizes[sequence])
     for task_id in dict.fromkeys(position.task_id for position in positions):
-        _expect_active(get_task(conn, task_id))
+        _expect_active(get_task(conn, task_id, lock="share"))
     return sorted(positions, key=lambda position: position.sequence)
+
+
+def _expect_policy(task: Mapping[str, Any]) -> None:
+    """Refuse the config of an approval that is no policy, where it is saved."""
+    if task["task_type"] == TaskType.APPROVAL:
+        policy.parse(task["config"])
 
 
 def _expect_active(task: TaskRecord) -> None:
@@ -340,4 +358,4 @@ def _expect_unused(conn: Connection, what: str, **queries_by_noun: sa.Select[Any
         if len(rows) > _NAMED:
             users.append(f"more {noun}s")
     if users:
-        raise InUse(what, users=users)
+        raise InUse(what, users=users, legal=[f"update_{what.split(maxsplit=1)[0]}"])

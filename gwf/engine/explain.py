@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from gwf import queries
-from gwf.engine.rows import clock_of, server_clock
+from gwf.engine.locks import get_job
+from gwf.engine.seats import load
 from gwf.engine.sendback import plan, tasks_of
-from gwf.errors import JobNotFound
+from gwf.errors import Conflict
 from gwf.model import (
     JobRecord,
     JobStatus,
@@ -21,14 +20,6 @@ from gwf.model import (
     TaskType,
     legal_job_verbs,
     legal_task_verbs,
-)
-from gwf.statements import Statement
-from gwf.tables import jobs
-
-_JOB = Statement(
-    sa.select(*queries.JOB_COLUMNS, server_clock().label("now")).where(
-        jobs.c.id == sa.bindparam("job_id")
-    )
 )
 
 
@@ -81,15 +72,6 @@ class Explanation(Record):
         return str(self)
 
 
-def get_job(conn: Connection, job_id: int) -> tuple[JobRecord, datetime]:
-    """Return a job and the time it was read at, or raise JobNotFound."""
-    rows = _JOB.fetch(conn, job_id=job_id)
-    if not rows:
-        raise JobNotFound(job_id)
-    *fields, server_time = rows[0]
-    return JobRecord.from_row(fields), clock_of(conn, server_time)
-
-
 def explain(conn: Connection, job_id: int) -> Explanation:
     """Return why the job waits.
 
@@ -104,7 +86,13 @@ def explain(conn: Connection, job_id: int) -> Explanation:
         task for task in tasks if task.sequence == job.current_task_seq and not task.is_finished
     ]
     is_open = job.status in (JobStatus.RUNNING, JobStatus.FAILED)
-    waiting = tuple(_waiting(job, tasks, task, now) for task in current) if is_open else ()
+    waiting = (
+        tuple(
+            _waiting(job, tasks, task, now=now, votes=_votes(conn, task, now)) for task in current
+        )
+        if is_open
+        else ()
+    )
     return Explanation(
         job_id=job.id,
         job_name=job.job_name,
@@ -129,7 +117,9 @@ def _reason(job: JobRecord, current: list[JobTaskRecord]) -> str:
     if job.status == JobStatus.FAILED:
         failed = [task for task in current if task.status == JobTaskStatus.FAILED]
         causes = "; ".join(f"{task.task_name!r}: {task.error_message}" for task in failed)
-        return f"failed at sequence {job.current_task_seq} ({causes}); retry it or send it back"
+        paused = ", and it is paused" if job.paused_at is not None else ""
+        place = f"sequence {job.current_task_seq} ({causes})"
+        return f"failed at {place}; retry it or send it back{paused}"
     if job.paused_at is not None:
         return "it is paused, so nothing new starts"
     if not current:
@@ -138,25 +128,45 @@ def _reason(job: JobRecord, current: list[JobTaskRecord]) -> str:
     return f"it is at sequence {job.current_task_seq}: {names}"
 
 
+def _votes(conn: Connection, task: JobTaskRecord, now: datetime) -> str | None:
+    """Say what a running approval lacks; None for anything else."""
+    if task.task_type != TaskType.APPROVAL or task.status != JobTaskStatus.RUNNING:
+        return None
+    try:
+        found = load(conn, task).outcome()
+    except Conflict as nobody_asked:
+        return f"on a decision: {nobody_asked}"
+    needs = f"needs {', '.join(found.missing)}" if found.missing else "decided"
+    due = "" if task.due_at is None else f"; due in {_age((task.due_at - now).total_seconds())}"
+    return f"on votes: {found.n_approved} of {found.needed} approved; {needs}{due}"
+
+
 def _waiting(
-    job: JobRecord, tasks: list[JobTaskRecord], task: JobTaskRecord, now: datetime
+    job: JobRecord,
+    tasks: list[JobTaskRecord],
+    task: JobTaskRecord,
+    *,
+    now: datetime,
+    votes: str | None,
 ) -> Waiting:
     since = {
         JobTaskStatus.PENDING: task.ready_at,
         JobTaskStatus.RUNNING: task.started_at,
         JobTaskStatus.FAILED: task.completed_at,
     }.get(JobTaskStatus(task.status))
+    allowed = plan(job, tasks, task).allowed
+    legal = [verb for verb in legal_task_verbs(job, task) if verb != "rollback_task" or allowed]
     return Waiting(
         job_task_id=task.id,
         task_name=task.task_name,
         sequence=task.sequence,
         status=task.status,
         attempt=task.attempt,
-        on=_on(job, task),
+        on=votes or _on(job, task),
         since=since,
         waited_s=None if since is None else (now - since).total_seconds(),
-        legal=legal_task_verbs(job, task),
-        allowed_targets=plan(job, tasks, task).allowed,
+        legal=tuple(legal),
+        allowed_targets=allowed,
     )
 
 

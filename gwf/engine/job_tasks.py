@@ -14,16 +14,20 @@ from sqlalchemy.engine import Connection
 from gwf import directory
 from gwf.engine.advance import CANCELLED, SKIPPED_RESULT, advance, fail_job, make_due, resume_clock
 from gwf.engine.context import checked_context, write_context
+from gwf.engine.locks import lock_job_of_task
 from gwf.engine.replay import once
-from gwf.engine.state import JobState, lock_job_of_task
+from gwf.engine.seating import request
+from gwf.engine.seats import close_overridden
+from gwf.engine.state import JobState
 from gwf.errors import Invalid, NotAllowed, NotDue
-from gwf.limits import checked_json, checked_name, checked_reason, checked_text
+from gwf.limits import checked_flag, checked_json, checked_name, checked_reason, checked_text
 from gwf.model import (
     Action,
     Call,
     JobStatus,
     JobTaskRecord,
     JobTaskStatus,
+    TaskType,
     is_due,
     legal_task_verbs,
 )
@@ -32,10 +36,12 @@ TaskChange = Callable[[JobState, JobTaskRecord], JobTaskRecord]
 
 
 def start_task(conn: Connection, job_task_id: int, call: Call) -> JobTaskRecord:
-    """Start a task that is due, and return it running.
+    """Start a task that is due, and return it running; an approval asks its people.
 
     Raises
     ------
+    UnsatisfiablePolicy
+        The known users could never let the approval pass (rule A7).
     NotDue
         Something else has to happen first; ``blockers`` names it.
     Conflict
@@ -44,12 +50,15 @@ def start_task(conn: Connection, job_task_id: int, call: Call) -> JobTaskRecord:
 
     def change(state: JobState, task: JobTaskRecord) -> JobTaskRecord:
         _expect_due(state, task, "started")
+        due_at = request(state, task) if task.task_type == TaskType.APPROVAL else None
+        state.watch_deadline(due_at)
         return state.change_task(
             task,
             Action.START,
             status=JobTaskStatus.RUNNING,
             operator_id=state.actor.operator_id,
             started_at=state.now,
+            due_at=due_at,
         )
 
     return _change(conn, job_task_id, call, "start_task", change)
@@ -65,6 +74,7 @@ def complete_task(
 ) -> JobTaskRecord:
     """Complete a running task with a JSON result, and make due what comes next.
 
+    On an approval this is an override, which takes an admin (rule A9).
     ``context`` holds values for the tasks to come; a send-back supersedes them (rule R7).
 
     Raises
@@ -79,9 +89,11 @@ def complete_task(
 
     def change(state: JobState, task: JobTaskRecord) -> JobTaskRecord:
         _expect_running(state, task, "complete")
+        override = _overriding(state, task)
         done = state.change_task(
             task,
             Action.COMPLETE,
+            metadata=override,
             status=JobTaskStatus.COMPLETED,
             result=plain,
             completed_at=state.now,
@@ -112,17 +124,19 @@ def fail_task(
     Invalid
         No message, or one of more than 16,000 characters.
     """
-    message = checked_text("error message", error_message)
+    message = (checked_text("error message", error_message) or "").strip()
     if not message:
         raise Invalid("error message", error_message, expected="say what went wrong")
     code = None if error_code is None else checked_name("error code", error_code, longest=50)
 
     def change(state: JobState, task: JobTaskRecord) -> JobTaskRecord:
         _expect_running(state, task, "fail")
+        override = _overriding(state, task)
         failed = state.change_task(
             task,
             Action.FAIL,
             message=message,
+            metadata=override,
             status=JobTaskStatus.FAILED,
             error_message=message,
             error_code=code,
@@ -156,7 +170,10 @@ def skip_task(
     NotDue, Conflict
         The task is not due, or not pending.
     """
-    why = checked_reason(reason, verb="a forced skip") if force else checked_text("reason", reason)
+    is_forced = checked_flag("force", force)
+    why = checked_text("reason", reason)
+    if is_forced:
+        why = checked_reason(reason, verb="a forced skip")
 
     def change(state: JobState, task: JobTaskRecord) -> JobTaskRecord:
         _expect_due(state, task, "skipped")
@@ -202,7 +219,8 @@ def retry_task(
         again = reopened(state, task, Action.RETRY, kept_as=task.status, message=why)
         if state.job.status == JobStatus.FAILED:
             state.change_job(Action.RETRY, status=JobStatus.RUNNING, **resume_clock(state))
-        make_due(state, [again])
+        if state.job.paused_at is None:
+            make_due(state, [again])
         tried = state.tasks[task.id]
         if tried.status == JobTaskStatus.FAILED:
             fail_job(state, f"{task.label} failed again")
@@ -276,6 +294,19 @@ def _by(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
     if task.operator_id is None and state.actor.operator_id is not None:
         return {"operator_id": state.actor.operator_id}
     return {}
+
+
+def _overriding(state: JobState, task: JobTaskRecord) -> dict[str, Any] | None:
+    """Let an admin end an approval without its votes (rule A9), and say so for the log."""
+    if task.task_type != TaskType.APPROVAL:
+        return None
+    what = f"ending {task.label} without its votes"
+    try:
+        directory.authorise(state.actor, what, open_mode=state.open_mode, needs_admin=True)
+    except NotAllowed as refusal:
+        raise state.refused(refusal, task) from None
+    close_overridden(state, task)
+    return {"override": True}
 
 
 def _expect_running(state: JobState, task: JobTaskRecord, verb: str) -> None:

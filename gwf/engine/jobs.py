@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from gwf.engine.advance import CANCELLED, enter_next
+from gwf.engine.advance import CANCELLED, catch_up, enter_next
+from gwf.engine.locks import lock_job
 from gwf.engine.replay import once
-from gwf.engine.state import JobState, lock_job
+from gwf.engine.state import JobState, first_deadline
 from gwf.limits import checked_text
 from gwf.model import Action, Call, JobRecord, JobStatus, JobTaskStatus
 
@@ -62,26 +64,31 @@ def cancel_job(
             return
         if state.job.status == JobStatus.COMPLETED:
             raise state.conflict("a completed job cannot be cancelled")
-        for task in state.load_all():
-            if task.status == JobTaskStatus.RUNNING:
-                state.change_task(
-                    task,
-                    Action.CANCEL,
-                    message=why,
-                    status=JobTaskStatus.FAILED,
-                    error_code=CANCELLED,
-                    error_message=why or "the job was cancelled",
-                    completed_at=state.now,
-                )
-        state.change_job(
-            Action.CANCEL,
-            message=why,
-            status=JobStatus.CANCELLED,
-            completed_at=state.job.completed_at or state.now,
-            paused_at=None,
-        )
+        give_up(state, why)
 
     return _change(conn, job_id, call, "cancel_job", change, reason=why)
+
+
+def give_up(state: JobState, why: str | None) -> None:
+    """Cancel the job and end what runs in it."""
+    for task in state.load_all():
+        if task.status == JobTaskStatus.RUNNING:
+            state.change_task(
+                task,
+                Action.CANCEL,
+                message=why,
+                status=JobTaskStatus.FAILED,
+                error_code=CANCELLED,
+                error_message=why or "the job was cancelled",
+                completed_at=state.now,
+            )
+    state.change_job(
+        Action.CANCEL,
+        message=why,
+        status=JobStatus.CANCELLED,
+        completed_at=state.job.completed_at or state.now,
+        paused_at=None,
+    )
 
 
 def pause_job(conn: Connection, job_id: int, call: Call, *, reason: str | None = None) -> JobRecord:
@@ -107,7 +114,7 @@ def pause_job(conn: Connection, job_id: int, call: Call, *, reason: str | None =
 
 
 def resume_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
-    """Allow starts in a paused job again; what the pause held up becomes due now.
+    """Allow starts in a paused job again; what the pause held up becomes due now, deadlines move.
 
     Raises
     ------
@@ -122,16 +129,18 @@ def resume_job(conn: Connection, job_id: int, call: Call) -> JobRecord:
             raise state.conflict("only a paused job can be resumed")
         paused_at = state.job.paused_at
         state.change_job(Action.RESUME, paused_at=None)
-        state.load_frontier()
-        for task in state.in_order():
-            if (
-                task.status == JobTaskStatus.PENDING
-                and task.ready_at is not None
-                and task.ready_at >= paused_at
-            ):
-                state.touch_task(task, ready_at=state.now)
+        catch_up(state)
+        _move_deadlines(state, state.now - paused_at)
 
     return _change(conn, job_id, call, "resume_job", change)
+
+
+def _move_deadlines(state: JobState, pause: timedelta) -> None:
+    """Give each running task the time back in which nobody could act."""
+    for task in state.in_order():
+        if task.status == JobTaskStatus.RUNNING and task.due_at is not None:
+            state.touch_task(task, due_at=task.due_at + pause)
+    state.touch_job(next_due_at=first_deadline(state.tasks.values()))
 
 
 def _change(

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gwf import queries
-from gwf.engine.explain import get_job
+from gwf.engine.locks import expect_timely_task, get_job
 from gwf.engine.sendback import tasks_of
 from gwf.errors import Invalid, JobTaskNotFound
 from gwf.limits import MAX_SEQUENCE, checked_whole
@@ -30,7 +30,9 @@ def job_task(conn: Connection, job_task_id: int) -> JobTaskRecord:
     rows = _JOB_TASK.fetch(conn, job_task_id=job_task_id)
     if not rows:
         raise JobTaskNotFound(job_task_id)
-    return JobTaskRecord.from_row(rows[0])
+    task = JobTaskRecord.from_row(rows[0])
+    expect_timely_task(conn, task)
+    return task
 
 
 def task_of_job(conn: Connection, job_id: int, which: int | str) -> JobTaskRecord:
@@ -80,4 +82,7 @@ def next_task(conn: Connection, job_id: int) -> JobTaskRecord | None:
 def previous_attempt(conn: Connection, job_task_id: int) -> AttemptRecord | None:
     """Return the last superseded attempt of a job task, or None where there is none."""
     rows = _LAST_ATTEMPT.fetch(conn, job_task_id=job_task_id)
-    return AttemptRecord.from_row(rows[0]) if rows else None
+    if not rows:
+        job_task(conn, job_task_id)
+        return None
+    return AttemptRecord.from_row(rows[0])

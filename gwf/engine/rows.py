@@ -20,6 +20,7 @@ from gwf.model import JobTaskStatus
 from gwf.statements import Statement
 from gwf.tables import (
     UtcDateTime,
+    approval_seats,
     idempotency_keys,
     job_context,
     job_task_attempts,
@@ -200,3 +201,15 @@ def database_now(conn: Connection) -> datetime:
         return clock_of(conn, None)
     now: datetime = _NOW.fetch(conn)[0][0]
     return now
+
+
+#: An attempt that is over asks nobody any more.
+CLOSE_SEATS = Statement(
+    approval_seats.update()
+    .where(
+        approval_seats.c.job_task_id == sa.bindparam("b_job_task_id"),
+        approval_seats.c.attempt == sa.bindparam("b_attempt"),
+        approval_seats.c.is_open,
+    )
+    .values(is_open=sa.false())
+)

@@ -22,10 +22,11 @@ from sqlalchemy.engine import Connection
 from gwf import directory, queries
 from gwf.engine.advance import advance, enter_next, resume_clock
 from gwf.engine.job_tasks import reopened
+from gwf.engine.locks import expect_timely_task, get_job, lock_job, lock_job_of_task
 from gwf.engine.replay import once
-from gwf.engine.state import JobState, lock_job, lock_job_of_task
-from gwf.errors import Invalid, JobNotFound, JobTaskNotFound, NotAllowed, SendBackRefused
-from gwf.limits import MAX_SEQUENCE, checked_reason, checked_text, checked_whole
+from gwf.engine.state import JobState
+from gwf.errors import Invalid, JobTaskNotFound, NotAllowed, SendBackRefused
+from gwf.limits import MAX_SEQUENCE, checked_flag, checked_reason, checked_text, checked_whole
 from gwf.model import (
     Action,
     Call,
@@ -54,6 +55,12 @@ _TASKS = Statement(
 )
 
 
+def _expect_how(running: object, force: object) -> None:
+    if running not in ("refuse", "cancel"):
+        raise Invalid("running", running, expected="'refuse' or 'cancel'")
+    checked_flag("force", force)
+
+
 @dataclass(frozen=True, slots=True)
 class SendBack:
     """Describe a send-back that is asked for."""
@@ -67,8 +74,7 @@ class SendBack:
     def __post_init__(self) -> None:
         """Check the values, whatever the state of the job."""
         checked_whole("target sequence", self.target, lowest=1, highest=MAX_SEQUENCE)
-        if self.running not in ("refuse", "cancel"):
-            raise Invalid("running", self.running, expected="'refuse' or 'cancel'")
+        _expect_how(self.running, self.force)
         if self.resume not in ("through", "direct"):
             raise Invalid("resume", self.resume, expected="'through' or 'direct'")
         checked_text("reason", self.reason)
@@ -84,8 +90,6 @@ class Plan:
     refusals: dict[int, str]
     #: Set where no target at all is allowed, whatever its sequence.
     reason: str | None = None
-    #: Targets that only ``force`` would open.
-    needs_force: tuple[int, ...] = ()
 
 
 def plan(
@@ -101,7 +105,6 @@ def plan(
     if reason is not None:
         return Plan((), {}, reason)
     allowed: list[int] = []
-    needs_force: list[int] = []
     refusals: dict[int, str] = {}
     for target in sorted({task.sequence for task in tasks if task.sequence < caller.sequence}):
         crossed = [
@@ -119,10 +122,9 @@ def plan(
             refusals[target] = f"{', '.join(busy)} is running; finish it or pass running='cancel'"
         elif protected and not force:
             refusals[target] = f"it would cross {', '.join(protected)}, which allows no send-back"
-            needs_force.append(target)
         else:
             allowed.append(target)
-    return Plan(tuple(allowed), refusals, None, tuple(needs_force))
+    return Plan(tuple(allowed), refusals)
 
 
 def allowed_targets(
@@ -140,13 +142,14 @@ def allowed_targets(
     JobTaskNotFound
         There is no such job task.
     """
+    _expect_how(running, force)
     if force and directory.holds_anybody(conn):
         force = directory.identify(conn, operator, open_mode=False).is_admin
     rows = _JOB_OF_TASK.fetch(conn, job_task_id=job_task_id)
     if not rows:
         raise JobTaskNotFound(job_task_id)
     job = JobRecord.from_row(rows[0])
-    tasks = [JobTaskRecord.from_row(row) for row in _TASKS.fetch(conn, job_id=job.id)]
+    tasks = tasks_of(conn, job.id)
     caller = next(task for task in tasks if task.id == job_task_id)
     return plan(job, tasks, caller, running=running, force=force).allowed
 
@@ -171,7 +174,7 @@ def rollback_task(
         tasks = state.load_all()
         state.expect_attempt(caller, call.attempt)
         _expect_accepted(state, tasks, caller, request)
-        _send_back(state, tasks, caller, request)
+        send_back(state, tasks, caller, request)
         return state.tasks[job_task_id]
 
     arguments: dict[str, Any] = {
@@ -234,8 +237,11 @@ def tasks_of(conn: Connection, job_id: int) -> list[JobTaskRecord]:
     """Return the tasks of a job by sequence and id, without a lock."""
     rows = _TASKS.fetch(conn, job_id=job_id)
     if not rows:
-        raise JobNotFound(job_id)
-    return [JobTaskRecord.from_row(row) for row in rows]
+        get_job(conn, job_id)  # a job that GoWorkFlow made may have no tasks
+    tasks = [JobTaskRecord.from_row(row) for row in rows]
+    for task in tasks:
+        expect_timely_task(conn, task)
+    return tasks
 
 
 def _caller_refusal(
@@ -287,9 +293,10 @@ def _expect_accepted(
     )
 
 
-def _send_back(
+def send_back(
     state: JobState, tasks: Sequence[JobTaskRecord], caller: JobTaskRecord, request: SendBack
 ) -> None:
+    """Reopen what a send-back reopens; whether it is allowed was decided before."""
     state.change_job(
         Action.ROLLBACK,
         message=request.reason,

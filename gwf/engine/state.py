@@ -2,7 +2,7 @@
 
 Every verb on a job goes the same way, and this module is that way:
 
-1. ``lock_job`` or ``lock_job_of_task`` locks the job and reads it (one statement);
+1. ``locks`` locks the job and reads it (one statement);
 2. the other tasks that matter are loaded, where some do (one statement);
 3. the verb changes records in memory, each change checked against the transition table;
 4. ``save`` sends all of it at once: guarded updates, superseded attempts, log rows (one round trip
@@ -23,21 +23,22 @@ from sqlalchemy.engine import Connection
 
 from gwf import directory
 from gwf.engine import rows
-from gwf.engine.rows import clock_of
 from gwf.errors import (
     Conflict,
     GwfError,
-    JobNotFound,
-    JobTaskNotFound,
     NotAllowed,
     StaleAttempt,
 )
+from gwf.events import Event
 from gwf.model import (
     Action,
     Call,
     JobRecord,
+    JobStatus,
     JobTaskRecord,
+    JobTaskStatus,
     Record,
+    TaskType,
     is_job_transition,
     is_task_transition,
     legal_job_verbs,
@@ -68,6 +69,7 @@ class JobState:
         self._history: list[Write] = []
         self._logs: list[Write] = []
         self._more: list[Write] = []
+        self._events: list[Event] = []
 
     # What is read
 
@@ -161,6 +163,8 @@ class JobState:
             metadata=metadata,
             by_system=by_system,
         )
+        if action == Action.FAIL:
+            self.notify("task_failed", changed, message)
         return changed
 
     def touch_task(self, task: JobTaskRecord, **values: Any) -> JobTaskRecord:
@@ -217,6 +221,10 @@ class JobState:
         self.log(
             action, None, before=before, after=self.job.status, message=message, metadata=metadata
         )
+        if self.job.status in (JobStatus.COMPLETED, JobStatus.CANCELLED):
+            self.touch_job(next_due_at=None)
+        if action in _JOB_EVENTS:
+            self.notify(_JOB_EVENTS[action], message=message)
 
     def touch_job(self, **values: Any) -> None:
         """Change fields of the job without a transition."""
@@ -232,6 +240,7 @@ class JobState:
         message: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         by_system: bool = False,
+        on_behalf_of: int | None = None,
     ) -> None:
         """Append one row to the log; the roles of a verified actor are stored with it."""
         details = dict(metadata or {})
@@ -247,7 +256,7 @@ class JobState:
                     "attempt": None if task is None else task.attempt,
                     "action": str(action),
                     "operator_id": actor.operator_id,
-                    "on_behalf_of": None,
+                    "on_behalf_of": on_behalf_of,
                     "from_status": before,
                     "to_status": after,
                     "message": message,
@@ -268,6 +277,30 @@ class JobState:
         """Save this write together with the changes."""
         self._more.append(write)
 
+    def notify(
+        self, name: str, task: JobTaskRecord | None = None, message: str | None = None
+    ) -> None:
+        """Tell the hooks about this once it is committed; ``name`` is one of ``EVENTS``."""
+        self._events.append(
+            Event(
+                name,
+                self.job.id,
+                self.job.job_name,
+                None if task is None else task.id,
+                None if task is None else task.task_name,
+                None if task is None else task.attempt,
+                self.actor.operator_id,
+                message,
+                self.now,
+            )
+        )
+
+    def watch_deadline(self, due_at: datetime | None) -> None:
+        """Let the job be looked at when this deadline passes."""
+        first = self.job.next_due_at
+        if due_at is not None and (first is None or due_at < first):
+            self.touch_job(next_due_at=due_at)
+
     def remember(self, values: dict[str, Any]) -> None:
         """Save the answer of this call under its idempotency key."""
         self._more.append(Write(rows.REMEMBER, {**values, "created_at": self.now}))
@@ -280,6 +313,7 @@ class JobState:
         Conflict
             A guarded update found another state than the one read; nothing is changed then.
         """
+        self._settle_deadline()
         writes = [*self._history, *self._task_writes(), *self._logs, *self._more]
         changed = _changed_fields(self._job_as_read, self.job)
         if changed:
@@ -292,6 +326,26 @@ class JobState:
                 raise Conflict(
                     f"job {self.job.id} changed in the meantime; read it again", found="changed"
                 )
+        self.conn.get_execution_options()["gwf_events"].extend(self._events)
+        self._begin_anew()
+
+    def _settle_deadline(self) -> None:
+        """Look for the next deadline where the task that had the first one has ended."""
+        first = self.job.next_due_at
+        if first is not None and any(
+            before.due_at == first
+            and before.status == JobTaskStatus.RUNNING
+            and self.tasks[task_id].status != JobTaskStatus.RUNNING
+            for task_id, before in self._tasks_as_read.items()
+        ):
+            self.load_all()
+            self.touch_job(next_due_at=first_deadline(self.tasks.values()))
+
+    def _begin_anew(self) -> None:
+        """Take what was saved as what was read, so that the same verb may go on."""
+        self._job_as_read, self._tasks_as_read = self.job, dict(self.tasks)
+        for saved in (self._history, self._logs, self._more, self._events):
+            saved.clear()
 
     def _task_writes(self) -> list[Write]:
         writes = []
@@ -304,43 +358,19 @@ class JobState:
             guard = {"b_id": task.id, "b_status": before.status, "b_attempt": before.attempt}
             statement = rows.save_task((*changed, "updated_at"))
             writes.append(Write(statement, values | guard | {"updated_at": self.now}, rows=1))
+            is_over = before.status == JobTaskStatus.RUNNING and task.status != before.status
+            if is_over and task.task_type == TaskType.APPROVAL:
+                key = {"b_job_task_id": task.id, "b_attempt": before.attempt}
+                writes.append(Write(rows.CLOSE_SEATS, key))
         return writes
 
 
-def lock_job(conn: Connection, job_id: int) -> JobState:
-    """Lock the job and read it.
-
-    Raises
-    ------
-    JobNotFound
-        No job has this id.
-    """
-    found = rows.LOCK_JOB.fetch(conn, job_id=job_id)
-    if not found:
-        raise JobNotFound(job_id)
-    return _state(conn, found[0])
-
-
-def lock_job_of_task(conn: Connection, job_task_id: int) -> tuple[JobState, JobTaskRecord]:
-    """Lock the job of this job task, and read both.
-
-    Raises
-    ------
-    JobTaskNotFound
-        No job task has this id.
-    """
-    found = rows.LOCK_JOB_OF_TASK.fetch(conn, job_task_id=job_task_id)
-    if not found:
-        raise JobTaskNotFound(job_task_id)
-    state = _state(conn, found[0][: rows.N_LOCKED])
-    state.take([found[0][rows.N_LOCKED :]])
-    return state, state.tasks[job_task_id]
-
-
-def _state(conn: Connection, row: tuple[Any, ...]) -> JobState:
-    *fields, server_time, holds_anybody = row
-    job = JobRecord.from_row(fields)
-    return JobState(conn, job, now=clock_of(conn, server_time), open_mode=not holds_anybody)
+_JOB_EVENTS = {
+    Action.COMPLETE: "job_completed",
+    Action.FAIL: "job_failed",
+    Action.CANCEL: "job_cancelled",
+    Action.ROLLBACK: "sent_back",
+}
 
 
 def _changed_fields(before: Record, after: Record) -> tuple[str, ...]:
@@ -349,3 +379,9 @@ def _changed_fields(before: Record, after: Record) -> tuple[str, ...]:
         return ()
     names: tuple[str, ...] = type(before).__slots__
     return tuple(name for name in names if getattr(before, name) != getattr(after, name))
+
+
+def first_deadline(tasks: Iterable[JobTaskRecord]) -> datetime | None:
+    """Return the first instant at which one of these tasks is due, if it runs."""
+    running = (task for task in tasks if task.status == JobTaskStatus.RUNNING)
+    return min((task.due_at for task in running if task.due_at is not None), default=None)

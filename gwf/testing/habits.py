@@ -19,23 +19,20 @@ class Habit:
     """Say how a task usually goes.
 
     ``wait_h`` and ``work_h`` are medians: hours of the office for people, of the clock for an
-    automated task. ``fails`` and ``sends_back`` are the shares of its attempts that end so.
+    automated task. An approval has no ``result`` but its votes.
+    ``fails`` and ``sends_back`` are the shares of its attempts that end so.
     ``back_to`` names where it sends the job back to, also after it failed.
     """
 
     operators: tuple[int, ...]
     wait_h: float
     work_h: float
-    result: Callable[[random.Random], dict[str, Any]]
+    result: Callable[[random.Random], dict[str, Any]] | None = None
     fails: float = 0.0
     errors: tuple[tuple[str, str], ...] = ()
     sends_back: float = 0.0
     back_to: str | None = None
     reasons: tuple[str, ...] = ()
-
-
-def _approved(rng: random.Random) -> dict[str, Any]:
-    return {"status": "approved", "approved": True}
 
 
 def _designed(rng: random.Random) -> dict[str, Any]:
@@ -69,7 +66,7 @@ def _released(rng: random.Random) -> dict[str, Any]:
 
 #: By the name of the task.
 HABITS = {
-    "需求评审": Habit(TECH_LEADS, 3, 1, _approved),
+    "需求评审": Habit(TECH_LEADS, 3, 0.3),
     "技术设计": Habit(
         DEVELOPERS,
         1.5,
@@ -86,7 +83,6 @@ HABITS = {
         TECH_LEADS,
         2.5,
         0.6,
-        _approved,
         sends_back=0.16,
         back_to="代码开发",
         reasons=("错误处理不完整", "缺少单元测试", "接口与设计不一致"),
@@ -128,7 +124,7 @@ HABITS = {
         back_to="代码开发",
         reasons=("边界条件出错", "与需求不符", "页面在手机上错位"),
     ),
-    "发布审批": Habit((*TECH_LEADS, *PRODUCT_MANAGERS), 1.5, 0.2, _approved),
+    "发布审批": Habit((*TECH_LEADS, *PRODUCT_MANAGERS), 1.5, 0.2),
     "生产部署": Habit(
         (PIPELINE,),
         0.02,

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from gwf import tables
 from gwf.client import Client, Flow
 from gwf.database import read, write
 from gwf.errors import Conflict, Invalid
@@ -18,8 +19,9 @@ from gwf.limits import checked_instant, checked_whole
 from gwf.model import JobTaskRecord, JobTaskStatus
 from gwf.statements import Statement
 from gwf.tables import flow_tasks, job_task_attempts, job_task_logs, job_tasks, jobs, tasks
+from gwf.testing.approvals import Row
 from gwf.testing.flows import HOTFIX, STANDARD, TASKS, SampleFlow, sample_flows
-from gwf.testing.rows import JobRows, Row
+from gwf.testing.rows import JobRows
 from gwf.testing.stories import Plan, tell
 
 #: Jobs of one transaction.
@@ -35,6 +37,9 @@ _INSERT_JOB = _insert(jobs)
 _INSERT_TASK = _insert(job_tasks)
 _INSERT_ATTEMPT = _insert(job_task_attempts)
 _INSERT_LOG = _insert(job_task_logs)
+_INSERT_APPROVAL = _insert(tables.approvals)
+_INSERT_SEAT = _insert(tables.approval_seats)
+_INSERT_VOTE = _insert(tables.votes)
 _TASKS_OF_FLOW = Statement(
     sa.select(
         flow_tasks.c.id,
@@ -87,7 +92,7 @@ def sample_history(
     if end is None:
         raise Invalid("now", now, expected="the aware datetime at which the history ends")
     standard, hotfix = sample_flows(wf)
-    plans = _plan(wf, standard, STANDARD), _plan(wf, hotfix, HOTFIX)
+    plans = published_plan(wf, standard, STANDARD), published_plan(wf, hotfix, HOTFIX)
     told = tell(*plans, n_jobs=n_jobs, seed=seed, now=end, weeks=weeks)
     job_ids: list[int] = []
     for chunk in _chunks(told):
@@ -95,7 +100,7 @@ def sample_history(
     return job_ids
 
 
-def _plan(wf: Client, flow: Flow, published: SampleFlow) -> Plan:
+def published_plan(wf: Client, flow: Flow, published: SampleFlow) -> Plan:
     """Return what a job of the flow copies, or refuse a flow whose story nobody knows."""
     rows = read(wf.database, lambda conn: _TASKS_OF_FLOW.fetch(conn, flow_id=flow.id))
     definitions = {task["name"]: task for task in TASKS}
@@ -113,7 +118,7 @@ def _plan(wf: Client, flow: Flow, published: SampleFlow) -> Plan:
     ]
     if [(row[1], *row[3:9]) for row in rows] != wanted or not flow.is_active:
         raise Conflict(
-            f"flow {flow.id} {flow.name!r} is not as published, so it has no sample history",
+            f"flow {flow.id} {flow.name!r} is not as published, so no job of it can be made up",
             found="edited",
             legal=("update_flow(name=…)",),
         )
@@ -138,10 +143,21 @@ def _insert_jobs(conn: Connection, chunk: Sequence[JobRows]) -> list[int]:
     task_ids = iter(_INSERT_TASK.insert_for_ids(conn, list(chain(*own_tasks))))
     attempts: list[Row] = []
     logs: list[Row] = []
+    asked: list[Row] = []
+    seats: list[Row] = []
+    votes: list[Row] = []
     for rows, job_id, own in zip(chunk, job_ids, own_tasks, strict=True):
         own_ids = list(islice(task_ids, len(own)))
         attempts += rows.attempts_of(job_id, own_ids)
         logs += rows.logs_of(job_id, own_ids)
+        for approval in rows.approvals:
+            request, places, cast = approval.rows_of(job_id, own_ids[approval.position])
+            asked.append(request)
+            seats += places
+            votes += cast
+    _INSERT_APPROVAL.insert_many(conn, asked)
+    _INSERT_SEAT.insert_many(conn, seats)
+    _INSERT_VOTE.insert_many(conn, sorted(votes, key=lambda row: row["created_at"]))
     _INSERT_ATTEMPT.insert_many(conn, sorted(attempts, key=lambda row: row["superseded_at"]))
     _INSERT_LOG.insert_many(conn, sorted(logs, key=lambda row: row["created_at"]))
     return job_ids

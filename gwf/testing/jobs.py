@@ -6,9 +6,11 @@ import random
 from datetime import timedelta
 
 from gwf.client import Client, Job
+from gwf.model import TaskType
 from gwf.testing.clock import FixedClock
-from gwf.testing.flows import sample_flows
+from gwf.testing.flows import STANDARD, sample_flows
 from gwf.testing.habits import HABITS
+from gwf.testing.history import published_plan
 
 _SKIPPED = "集成测试"
 _SENT_BACK_FROM = "QA测试"
@@ -18,7 +20,13 @@ _SENT_BACK_TO = "代码开发"
 def sample_job(wf: Client, name: str = "功能-用户登录", *, clock: FixedClock | None = None) -> Job:
     """Run a job of 标准功能开发流程 from its definition to completion, and return it.
 
-    The optional step is skipped, and testing sends the job back to development once.
+    Two people approve where that is asked for, the optional step is skipped, and testing sends the
+    job back to development once.
+
+    Raises
+    ------
+    Conflict
+        A flow of that name exists but is not as published.
 
     Parameters
     ----------
@@ -38,6 +46,7 @@ def sample_job(wf: Client, name: str = "功能-用户登录", *, clock: FixedClo
     """
     rng = random.Random(0)  # noqa: S311 - sample results are no secret
     standard, _ = sample_flows(wf)
+    published_plan(wf, standard, STANDARD)
     job = wf.create_job(standard, name, created_by=101).start(operator=101)
     while (task := job.next_task()) is not None:
         habit = HABITS[task.name]
@@ -46,10 +55,15 @@ def sample_job(wf: Client, name: str = "功能-用户登录", *, clock: FixedClo
             task.skip(reason="改动很小, 不影响接口", operator=who)
             continue
         task.start(operator=who)
+        if task.type == TaskType.APPROVAL:
+            task.approve(operator=who, comment="同意")
+            task.approve(operator=habit.operators[1])
+            continue
         if clock is not None:
             clock.advance(timedelta(hours=habit.work_h))
         if task.name == _SENT_BACK_FROM and task.attempt == 1:
             task.rollback(to=_SENT_BACK_TO, reason=habit.reasons[0], operator=who)
         else:
+            assert habit.result is not None  # noqa: S101 - it is no approval
             task.complete(habit.result(rng), operator=who)
     return job

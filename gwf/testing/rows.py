@@ -20,10 +20,10 @@ from gwf.model import (
     JobStatus,
     JobTaskRecord,
     JobTaskStatus,
+    TaskType,
     microseconds,
 )
-
-Row = dict[str, Any]
+from gwf.testing.approvals import ApprovalRows, Row
 
 _COPIED = tuple(field.name for field in fields(JobTaskRecord) if field.name not in ("id", "job_id"))
 _CLEARED = (
@@ -86,10 +86,12 @@ class JobRows:
             "completed_at": None,
             "elapsed_us": 0,
             "updated_at": created_at,
+            "next_due_at": None,
         }
         stamps = {"created_at": created_at, "updated_at": created_at}
         self._tasks: list[Row] = [{**_as_row(task), **stamps} for task in copied]
         self._attempts: list[tuple[int, Row]] = []
+        self.approvals: list[ApprovalRows] = []
         self._logs: list[_Log] = []
         self._log(Action.CREATE, None, None, JobStatus.PENDING)
 
@@ -167,20 +169,41 @@ class JobRows:
         )
 
     def start(self, position: int) -> None:
-        """Start a task that is due."""
+        """Start a task that is due; an approval asks its people."""
+        task = self.copied[position]
+        due_at: datetime | None = None
+        if task.task_type == TaskType.APPROVAL:
+            approval = ApprovalRows(position, self._tasks[position]["attempt"], task, self.now)
+            self.approvals.append(approval)
+            due_at = approval.due_at
+        if due_at is not None:
+            self.job.update(next_due_at=due_at, updated_at=self.now)
         self._change_task(
             Action.START,
             position,
             status=JobTaskStatus.RUNNING,
             operator_id=self.operator,
             started_at=self.now,
+            due_at=due_at,
         )
 
-    def complete(self, position: int, result: Row) -> None:
+    def vote(self, position: int, comment: str | None) -> None:
+        """Let the operator approve a running approval, which ends with the last vote needed."""
+        approval = self.approvals[-1]
+        assert self.operator is not None  # noqa: S101 - somebody votes
+        seat = approval.vote(self.operator, comment, self.now)
+        running = str(JobTaskStatus.RUNNING)
+        details = {"decision": "approve", "seat": seat, "unverified": True}
+        self._log(Action.VOTE, position, running, running, message=comment, metadata=details)
+        if approval.is_granted:
+            self.complete(position, approval.granted(self.now), message="approved")
+
+    def complete(self, position: int, result: Row, message: str | None = None) -> None:
         """Complete a running task."""
         self._change_task(
             Action.COMPLETE,
             position,
+            message,
             status=JobTaskStatus.COMPLETED,
             result=result,
             completed_at=self.now,
@@ -306,9 +329,18 @@ class JobRows:
         before = task["status"]
         self._log(action, position, before, values["status"], message=message)
         task.update(values, status=str(values["status"]), updated_at=self.now)
+        if before == JobTaskStatus.RUNNING:
+            self._close_approval(task)
         difference = (task["status"] in FINISHED) - (before in FINISHED)
         if difference:
             self.job.update(n_done=self.job["n_done"] + difference, updated_at=self.now)
+
+    def _close_approval(self, task: Row) -> None:
+        """Ask nobody any more once an approval is over."""
+        if task["task_type"] == TaskType.APPROVAL:
+            self.approvals[-1].close()
+            if self.job["next_due_at"] is not None:
+                self.job.update(next_due_at=None, updated_at=self.now)
 
     def _change_job(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gwf.model import FlowRecord, JobTaskRecord, TaskType
-from gwf.testing.habits import DEVELOPERS, HABITS, PRODUCT_MANAGERS
+from gwf.testing.habits import DEVELOPERS, HABITS, PRODUCT_MANAGERS, TECH_LEADS, Habit
 from gwf.testing.office import WEEK_H, after_office_hours
 from gwf.testing.rows import JobRows
 
@@ -25,6 +25,8 @@ _TOPICS = (
     "文件上传",
     "搜索",
 )
+
+_COMMENTS = (None, None, "同意", "没有问题", "范围清楚, 可以开始")
 
 #: Spans are log-normal around their medians; these are the sigmas.
 _SPREAD_OF_WAITS = 0.9
@@ -110,6 +112,9 @@ class _Story:
         if self._happens(0.001):
             self._cancel(habit.work_h / 2, "版本计划调整")
             return
+        if task.task_type == TaskType.APPROVAL:
+            self._decide(position, habit)
+            return
         self._work(task, habit.work_h)
         if self._happens(habit.sends_back) and self._may_send_back(position):
             self._send_back(position)
@@ -117,7 +122,29 @@ class _Story:
             rows.fail(position, *self.rng.choice(habit.errors))
             self._after_failure(position)
         else:
+            assert habit.result is not None  # noqa: S101 - it is no approval
             rows.complete(position, habit.result(self.rng))
+
+    def _decide(self, position: int, habit: Habit) -> None:
+        """Let people vote one after another, or send the job back after the first vote."""
+        first = self.rows.operator
+        others = [who for who in (*TECH_LEADS, *PRODUCT_MANAGERS) if who != first]
+        for voter in (first, self.rng.choice(others)):
+            self._deliberate(position, habit.work_h)
+            self.rows.operator = voter
+            if self._happens(habit.sends_back / 2) and self._may_send_back(position):
+                self._send_back(position)
+                return
+            self.rows.vote(position, self.rng.choice(_COMMENTS))
+
+    def _deliberate(self, position: int, median_h: float) -> None:
+        """Think about it; where there is a deadline, at most two fifths of the time."""
+        hours = median_h * self.rng.lognormvariate(0, _SPREAD_OF_WORK)
+        timeout = self.rows.copied[position].config.get("timeout")
+        if timeout is None:
+            self._go_to(after_office_hours(self.rows.now, hours))
+        else:
+            self._go_to(self.rows.now + timedelta(seconds=min(hours * 3600, 0.4 * timeout)))
 
     def _after_failure(self, position: int) -> None:
         """Leave the job failed, give it up, send it back, or mostly try the task again."""

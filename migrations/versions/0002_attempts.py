@@ -10,7 +10,8 @@ What becomes of rows that GoWorkFlow wrote:
 - values of the context were plain text and become JSON strings;
 - ``current_task_seq`` was one ahead or absent and is computed anew from the tasks;
 - an ended job without ``completed_at`` (each failed one) gets its last ``updated_at``;
-- the tasks that a running job waits for were due when the job was last touched.
+- the tasks that a running job waits for were due when the job was last touched; one that a
+  send-back left half done is pending again.
 
 The way back keeps what the published schema can hold. Earlier attempts, rows of the log that
 concern a whole job, deleted and superseded context values, people and idempotency keys are dropped.
@@ -315,9 +316,11 @@ FILL = (
         completed_at, due_at, created_at, updated_at)
     SELECT x.id, x.job_id, x.flow_task_id, x.task_id, x.sequence, k.name, k.task_type, k.config,
         COALESCE(p.is_optional, 0), COALESCE(p.allow_rollback, 1), p.condition_config, NULL,
-        x.status, 1, COALESCE(x.is_skipped, 0), x.executor_id, x.result, NULL, x.error_message,
-        CASE WHEN x.status = 'pending' AND j.status = 'running' AND x.sequence = {CURRENT}
-            THEN {UPDATED.format("j")} END,
+        CASE WHEN x.status = 'rolled_back' AND j.status = 'running' AND x.sequence = {CURRENT}
+            THEN 'pending' ELSE x.status END,
+        1, COALESCE(x.is_skipped, 0), x.executor_id, x.result, NULL, x.error_message,
+        CASE WHEN x.status IN ('pending', 'rolled_back') AND j.status = 'running'
+            AND x.sequence = {CURRENT} THEN {UPDATED.format("j")} END,
         x.started_at, x.completed_at, NULL, {STAMPED.format("x")}
     FROM job_tasks x JOIN jobs j ON j.id = x.job_id JOIN tasks k ON k.id = x.task_id
     LEFT JOIN flow_tasks p ON p.id = x.flow_task_id""",
@@ -389,11 +392,16 @@ def downgrade():
     names = sa.inspect(connection).get_table_names()
     if "users" not in names and f"{OLD}tasks" not in names:
         return  # an earlier run was interrupted at its very end
-    if f"{OLD}tasks" not in names:
-        expect_sequential(connection)
     fill = [statement.replace("{text}", TEXT[dialect]) for statement in RESTORE]
     schema = published_schema(dialect, prefix=PREFIX)
     replace(connection, schema, fill, added=(), removed=ADDED)
+
+
+def expect_reversible(connection):
+    """Refuse to go back before anything is changed, where the published schema is too small."""
+    names = sa.inspect(connection).get_table_names()
+    if "users" in names and f"{OLD}tasks" not in names:
+        expect_sequential(connection)
 
 
 def is_replaced(connection):

@@ -1,0 +1,112 @@
+"""Read a job, with its lock or without; its deadlines come before anything else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from gwf import queries
+from gwf.engine import rows
+from gwf.engine.rows import clock_of, server_clock
+from gwf.engine.state import JobState
+from gwf.errors import JobNotFound, JobTaskNotFound
+from gwf.model import JobRecord, JobTaskRecord, JobTaskStatus
+from gwf.statements import Statement
+from gwf.tables import jobs
+
+_JOB = Statement(
+    sa.select(*queries.JOB_COLUMNS, server_clock().label("now")).where(
+        jobs.c.id == sa.bindparam("job_id")
+    )
+)
+
+
+class DeadlinePassed(Exception):
+    """Ask for the deadlines of a job to be applied before anything else is read or written.
+
+    It never reaches a user: whoever opened the transaction applies them and begins again (rule W6).
+    """
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(job_id)
+
+
+def lock_job(conn: Connection, job_id: int, *, is_late: bool = False) -> JobState:
+    """Lock the job and read it; ``is_late`` is for whoever applies its deadlines.
+
+    Raises
+    ------
+    JobNotFound
+        No job has this id.
+    DeadlinePassed
+        A deadline of the job has to be applied first.
+    """
+    found = rows.LOCK_JOB.fetch(conn, job_id=job_id)
+    if not found:
+        raise JobNotFound(job_id)
+    return _state(conn, found[0], is_late=is_late)
+
+
+def lock_job_of_task(conn: Connection, job_task_id: int) -> tuple[JobState, JobTaskRecord]:
+    """Lock the job of this job task, and read both.
+
+    Raises
+    ------
+    JobTaskNotFound
+        No job task has this id.
+    DeadlinePassed
+        A deadline of the job has to be applied first.
+    """
+    found = rows.LOCK_JOB_OF_TASK.fetch(conn, job_task_id=job_task_id)
+    if not found:
+        raise JobTaskNotFound(job_task_id)
+    state = _state(conn, found[0][: rows.N_LOCKED])
+    state.take([found[0][rows.N_LOCKED :]])
+    return state, state.tasks[job_task_id]
+
+
+def get_job(conn: Connection, job_id: int) -> tuple[JobRecord, datetime]:
+    """Return a job without locking it, and the time at which it was read.
+
+    Raises
+    ------
+    JobNotFound
+        No job has this id.
+    DeadlinePassed
+        A deadline of the job has to be applied first.
+    """
+    rows = _JOB.fetch(conn, job_id=job_id)
+    if not rows:
+        raise JobNotFound(job_id)
+    *fields, server_time = rows[0]
+    job, now = JobRecord.from_row(fields), clock_of(conn, server_time)
+    expect_timely(job, now)
+    return job, now
+
+
+def expect_timely_task(conn: Connection, task: JobTaskRecord) -> None:
+    """Raise DeadlinePassed when the task runs and a deadline of its job has passed."""
+    if task.due_at is not None and task.status == JobTaskStatus.RUNNING:
+        get_job(conn, task.job_id)
+
+
+def expect_timely(job: JobRecord, now: datetime) -> None:
+    """Raise DeadlinePassed when one of the job's deadlines has to be applied first (rule W6).
+
+    A paused job has time: nobody can vote in it, and resuming moves its deadlines.
+    """
+    if job.next_due_at is not None and now > job.next_due_at and job.paused_at is None:
+        raise DeadlinePassed(job.id)
+
+
+def _state(conn: Connection, row: tuple[Any, ...], *, is_late: bool = False) -> JobState:
+    *fields, server_time, holds_anybody = row
+    job = JobRecord.from_row(fields)
+    now = clock_of(conn, server_time)
+    if not is_late:
+        expect_timely(job, now)
+    return JobState(conn, job, now=now, open_mode=not holds_anybody)

@@ -1,0 +1,172 @@
+"""Tell others what happened: functions in this process, and web hooks.
+
+A hook is called after the commit, so it never holds a lock and cannot undo anything; one that fails
+is logged and harms nothing, neither the verb nor the other hooks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from gwf.errors import Invalid
+from gwf.events import EVENTS, Event
+from gwf.limits import checked_whole
+
+logger = logging.getLogger(__name__)
+
+Hook = Callable[[Event], object]
+
+#: How many deliveries wait at most; beyond it the newest are dropped, and the log says so.
+MAX_WAITING = 1000
+
+
+class Hooks:
+    """Keep who wants to be told about what."""
+
+    def __init__(self) -> None:
+        self._hooks: list[tuple[str, Hook]] = []
+
+    def on(self, name: str, hook: Hook) -> Callable[[], None]:
+        """Call ``hook`` with each event of this name, and return what ends that.
+
+        Raises
+        ------
+        Invalid
+            There is no event of this name, or the hook cannot be called.
+        """
+        if name not in EVENTS:
+            raise Invalid("event", name, expected=f"one of {', '.join(EVENTS)}")
+        if not callable(hook):
+            raise Invalid("hook", hook, expected="a function of one event")
+        entry = (name, hook)
+        self._hooks.append(entry)
+
+        def off() -> None:
+            if entry in self._hooks:
+                self._hooks.remove(entry)
+
+        return off
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Call the hooks of these events, in the order in which both came."""
+        for event in events:
+            for name, hook in tuple(self._hooks):
+                if name == event.name:
+                    try:
+                        hook(event)
+                    except Exception:
+                        logger.exception(
+                            "hook failed", extra={"event": name, "job_id": event.job_id}
+                        )
+
+
+class Webhook:
+    """Post each event as JSON to an address: ``wf.on("decided", gwf.Webhook(url, secret=…))``.
+
+    The body is signed by the Standard Webhooks specification (``webhook-id``,
+    ``webhook-timestamp``, ``webhook-signature``), so a receiver checks it with the library of that
+    name. Deliveries leave in a thread of their own, in order; one that is refused is tried again
+    after 1 s, 2 s, 4 s and so on, with the same ``webhook-id``.
+
+    Why these libraries: httpx sends and standardwebhooks signs; svix does both but through its
+    service, and requests has no limit on the time of a whole answer either.
+    """
+
+    def __init__(
+        self, url: str, *, secret: str | None = None, tries: int = 4, timeout_s: float = 10.0
+    ) -> None:
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Invalid("webhook URL", "(not shown)", expected="an http:// or https:// address")
+        self._url = url
+        self._host = parts.hostname
+        self._secret = secret
+        self._tries = checked_whole("tries", tries, lowest=1, highest=10)
+        self._timeout_s = timeout_s
+        self._waiting: queue.Queue[Event | None] = queue.Queue(MAX_WAITING)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_closed = threading.Event()
+        self._sign("id", datetime.now(UTC), b"")  # a secret that cannot sign is refused here
+
+    def __repr__(self) -> str:
+        """Return the host; the address may hold a token, and the secret is one."""
+        return f"Webhook({self._host!r})"
+
+    def __call__(self, event: Event) -> None:
+        """Take an event to be delivered; this never waits for the network."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._deliver_all, name=f"webhook {self._host}", daemon=True
+                )
+                self._thread.start()
+        try:
+            self._waiting.put_nowait(event)
+        except queue.Full:
+            logger.error("too many web hooks wait, one is dropped", extra={"host": self._host})
+
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Deliver what waits, try nothing again, and say whether all was done in time."""
+        self._is_closed.set()
+        if self._thread is None:
+            return True
+        self._waiting.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _deliver_all(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                self._deliver(event)
+            except Exception:
+                logger.exception("web hook failed", extra={"host": self._host})
+
+    def _deliver(self, event: Event) -> None:
+        import httpx
+
+        body = json.dumps(
+            {"type": event.name, "data": dataclasses.asdict(event)},
+            default=datetime.isoformat,
+            ensure_ascii=False,
+        ).encode()
+        message_id = f"msg_{uuid.uuid4().hex}"
+        for tries in range(1, self._tries + 1):
+            headers = {"content-type": "application/json"}
+            headers |= self._sign(message_id, datetime.now(UTC), body)
+            try:
+                answer = httpx.post(
+                    self._url, content=body, headers=headers, timeout=self._timeout_s
+                )
+                if answer.is_success:
+                    return
+                reason = f"status {answer.status_code}"
+            except httpx.HTTPError as error:
+                reason = type(error).__name__
+            extra = {"host": self._host, "reason": reason, "tries": tries}
+            if tries == self._tries or self._is_closed.wait(2.0 ** (tries - 1)):
+                logger.error("web hook given up", extra=extra)
+                return
+            logger.warning("web hook refused, trying again", extra=extra)
+
+    def _sign(self, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+        headers = {"webhook-id": message_id, "webhook-timestamp": str(int(at.timestamp()))}
+        if self._secret is None:
+            return headers
+        from standardwebhooks import Webhook as Signer
+
+        try:
+            signature = Signer(self._secret).sign(message_id, at, body.decode())
+        except Exception as error:
+            raise Invalid(
+                "webhook secret", "(not shown)", expected="whsec_ and base64 text"
+            ) from error
+        return {**headers, "webhook-signature": signature}
