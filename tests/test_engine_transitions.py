@@ -672,6 +672,28 @@ def test_pause_job_stops_starts_and_no_work(wf: gwf.Client) -> None:
     assert job.status == "completed"
 
 
+def test_pause_job_before_a_condition(wf: gwf.Client) -> None:
+    """P1, C3: nothing becomes due in a pause, so what a condition reads may still be mended."""
+    job = started(wf, "A", gwf.Step("B", condition="context.go"), "C", context={"go": "x"})
+    running = job.task("A").start()
+    job.pause()
+    running.complete()
+    assert (job.status, job.record.current_task_seq) == ("running", 2)
+    assert job.task("B").ready_at is None
+    job.context["go"] = False
+    job.resume()
+    assert (job.task("B").status, job.task("C").ready_at is None) == ("skipped", False)
+    failing = job.task("C").start()
+    job.pause()
+    failing.fail("broken")
+    assert "and it is paused" in str(job.explain())
+    job.retry("C")
+    assert job.task("C").ready_at is None
+    job.resume()
+    do(job, "C")
+    assert job.status == "completed"
+
+
 def test_pause_job_whose_last_task_runs(wf: gwf.Client) -> None:
     """W7, P3: the job completes, and is not paused any more."""
     job = started(wf, "A")

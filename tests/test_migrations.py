@@ -397,6 +397,30 @@ def test_adopted_jobs_go_on(old: Database) -> None:
     assert wf.job(5).status == "running"
 
 
+def test_adopted_rows_that_no_verb_of_ours_writes(old: Database) -> None:
+    """A send-back that was cut off, a job that failed without a start, one without tasks."""
+    with old.engine.begin() as conn:
+        conn.exec_driver_sql(
+            "UPDATE job_tasks SET status = 'rolled_back' WHERE job_id = 2 AND sequence = 2"
+        )
+        conn.exec_driver_sql("UPDATE jobs SET started_at = NULL WHERE id = 3")
+        conn.exec_driver_sql("DELETE FROM job_task_logs")
+        conn.exec_driver_sql("DELETE FROM job_tasks WHERE job_id = 4")
+    migrate.adopt(old)
+    wf = gwf.Client(old)
+    assert wf.job(2).next_task().start().complete().status == "completed"  # type: ignore[union-attr]  # it is due
+    job = wf.job(3)
+    job.retry("需求评审").start().complete()
+    assert job.record.completed_at is None
+    while (task := job.next_task()) is not None:
+        task.start().complete({"status": "approved"})
+    assert (job.status, job.duration_s is not None) == ("completed", True)
+    assert wf.job(4).next_task() is None
+    assert "not started yet" in str(wf.job(4).explain())
+    with pytest.raises(gwf.JobNotFound):
+        wf.next_task(99)
+
+
 def test_adopted_job_that_ran_for_ever_is_explained_and_ended(old: Database) -> None:
     """Its tasks are all finished, so nothing is due; it says so, and can be given up."""
     migrate.adopt(old)

@@ -310,5 +310,5 @@ def _addressed(tasks: Any) -> list[tuple[int, int | None]]:
         pairs = zip(tasks["job_task_id"], attempts, strict=True)
         return [(int(key), None if one is None else int(one)) for key, one in pairs]
     if isinstance(tasks, (str, bytes)) or not isinstance(tasks, Iterable):
-        raise Invalid("task", tasks, expected="a job task, its id, or rows of inbox()")
+        raise Invalid("task", tasks, expected="a job task or its id, or rows of inbox()")
     return [(id_of("job task", one), attempt_of(one, None)) for one in tasks]
