@@ -21,7 +21,7 @@ from gwf.database import write
 from gwf.engine import job_tasks as task_verbs
 from gwf.engine import jobs as job_verbs
 from gwf.model import Call
-from gwf.tables import job_context, job_task_logs, job_tasks, jobs
+from gwf.tables import job_context, job_task_logs, job_tasks, jobs, votes
 
 ROUNDS = 200
 TIMEOUT_S = 60
@@ -164,6 +164,16 @@ def send_back(wf: gwf.Client, job_task_id: int) -> Any:
     return wf.rollback_task(job_task_id, to=1, reason="again", running="cancel").status
 
 
+def approve(wf: gwf.Client, job_task_id: int, operator: int) -> Any:
+    """Approve, and say where the approval stands."""
+    return wf.approve(job_task_id, operator=operator).status  # type: ignore[union-attr]  # one vote
+
+
+def reject(wf: gwf.Client, job_task_id: int, operator: int) -> Any:
+    """Reject, and say where the approval stands."""
+    return wf.reject(job_task_id, operator=operator).status  # type: ignore[union-attr]  # one vote
+
+
 def cancel(wf: gwf.Client, job_id: int) -> Any:
     """Give the job up."""
     return wf.cancel_job(job_id).id
@@ -238,6 +248,40 @@ def test_rollback_task_twice_at_once(race: Race) -> None:
     found = race.rows(sa.select(jobs.c.status, jobs.c.n_rollbacks, jobs.c.current_task_seq))
     assert Counter(map(tuple, found)) == {("running", 1, 1): ROUNDS}
     assert race.log("rollback", of_tasks=False) == _once_each([job_id for job_id, _ in made])
+
+
+def test_approve_by_the_last_two_at_once(race: Race) -> None:
+    """Expect both votes to count, and the approval to be decided once, by the later one."""
+    gate = race.wf.create_task("G", type="approval", config={"min_approvers": 2})
+    made = race.jobs(gate, n_started=1)
+    rounds = race.run(approve, approve, [((t, 1), (t, 2)) for _, (t,) in made])
+    assert _kinds(rounds) == {("won", "won"): ROUNDS}
+    assert {tuple(sorted((one[1], two[1]))) for one, two in rounds} == {("approved", "open")}
+    assert race.log("complete", of_tasks=True) == _once_each([t for _, (t,) in made])
+    found = race.rows(sa.select(votes.c.job_task_id, sa.func.count()).group_by(votes.c.job_task_id))
+    assert dict(map(tuple, found)) == {t: 2 for _, (t,) in made}
+    assert {row[0] for row in race.rows(sa.select(jobs.c.status))} == {"completed"}
+
+
+def test_approve_and_reject_at_once(race: Race) -> None:
+    """Expect the first vote to decide and the other to be refused, logged and not recorded."""
+    made = race.jobs(race.wf.create_task("G", type="approval"), n_started=1)
+    rounds = race.run(approve, reject, [((t, 1), (t, 2)) for _, (t,) in made])
+    assert _kinds(rounds) == {("Conflict", "won"): ROUNDS}
+    ended = ["completed" if one[0] == "won" else "failed" for one, _ in rounds]
+    assert [row[0] for row in race.rows(sa.select(jobs.c.status).order_by(jobs.c.id))] == ended
+    assert len(race.rows(sa.select(votes.c.id))) == ROUNDS
+    assert race.log("refuse", of_tasks=True) == _once_each([t for _, (t,) in made])
+
+
+def test_approve_twice_by_one_person_at_once(race: Race) -> None:
+    """Expect one vote and one answer: a person is counted once, however often they click (A4)."""
+    gate = race.wf.create_task("G", type="approval", config={"min_approvers": 2})
+    made = race.jobs(gate, n_started=1)
+    rounds = race.run(approve, approve, [((t, 1), (t, 1)) for _, (t,) in made])
+    assert _kinds(rounds) == {("won", "won"): ROUNDS}
+    assert {answer for both in rounds for _, answer in both} == {"open"}
+    assert len(race.rows(sa.select(votes.c.id))) == ROUNDS
 
 
 def test_idempotency_key_at_once(race: Race) -> None:
