@@ -65,8 +65,8 @@ class Database:
     process: int = field(default_factory=os.getpid, repr=False)
     in_memory: bool = False
     is_gone: bool = False
-    #: Is told what happened in each transaction, once that is committed.
-    after_commit: Callable[[list[Any]], None] | None = field(default=None, repr=False)
+    #: Are told what happened in each transaction, once that is committed.
+    after_commit: list[Callable[[list[Any]], None]] = field(default_factory=list, repr=False)
 
     @property
     def is_sqlite(self) -> bool:
@@ -194,8 +194,8 @@ def _run(db: Database, work: Callable[[Connection], Answer], *, writing: bool) -
             else:
                 raise_translated(error, label=db.label, is_sqlite=db.is_sqlite)
         else:
-            if events and db.after_commit is not None:
-                db.after_commit(events)
+            for tell in db.after_commit if events else ():
+                tell(events)
             return answer
     raise AssertionError("unreachable")  # pragma: no cover - the last try returns or raises
 

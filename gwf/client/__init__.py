@@ -80,7 +80,11 @@ class Client(Definitions, Jobs, JobTasks, Approvals, Tables):
         self.user = checked_operator(user)
         self.users = Users(database, self.user)
         self.hooks = Hooks()
-        database.after_commit = self.hooks.tell
+        database.after_commit.append(self.hooks.tell)
+
+    def as_user(self, user: int | str | None) -> Client:
+        """Return a client of the same database that acts as somebody else."""
+        return Client(self.database, user=user)
 
     def __repr__(self) -> str:
         """Return where the database is, without its password."""

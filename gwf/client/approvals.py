@@ -293,7 +293,8 @@ class Approvals(Door):
                     idempotency_key=key,
                 )
                 assert isinstance(vote, Vote)  # noqa: S101 - one task gives one vote
-                rows.append((job_task_id, row_attempt, vote.status, ", ".join(vote.missing)))
+                message = f"needs {', '.join(vote.missing)}" if vote.missing else ""
+                rows.append((job_task_id, row_attempt, vote.status, message))
             except GwfError as error:
                 rows.append((job_task_id, row_attempt, type(error).__name__, str(error)))
         from gwf import frames
