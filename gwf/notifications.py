@@ -6,13 +6,14 @@ is logged and harms nothing, neither the verb nor the other hooks.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import logging
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -42,8 +43,7 @@ class Hooks:
         Invalid
             There is no event of this name, or the hook cannot be called.
         """
-        if name not in EVENTS:
-            raise Invalid("event", name, expected=f"one of {', '.join(EVENTS)}")
+        checked_event(name)
         if not callable(hook):
             raise Invalid("hook", hook, expected="a function of one event")
         entry = (name, hook)
@@ -109,6 +109,7 @@ class Webhook:
                     target=self._deliver_all, name=f"webhook {self._host}", daemon=True
                 )
                 self._thread.start()
+                atexit.register(self.close)  # what waits is delivered before the process ends
         try:
             self._waiting.put_nowait(event)
         except queue.Full:
@@ -170,3 +171,31 @@ class Webhook:
                 "webhook secret", "(not shown)", expected="whsec_ and base64 text"
             ) from error
         return {**headers, "webhook-signature": signature}
+
+
+def configured_webhook(environment: Mapping[str, str]) -> tuple[Webhook, tuple[str, ...]] | None:
+    """Return the web hook that the environment asks for, and its events; None without one.
+
+    ``GWF_WEBHOOK_URL`` says where, ``GWF_WEBHOOK_SECRET`` signs, and ``GWF_WEBHOOK_EVENTS`` names
+    events with commas between them, by default all.
+
+    Raises
+    ------
+    Invalid
+        The address or the secret cannot be used, or there is no event of a name.
+    """
+    url = environment.get("GWF_WEBHOOK_URL")
+    if not url:
+        return None
+    given = environment.get("GWF_WEBHOOK_EVENTS", "")
+    names = tuple(name.strip() for name in given.split(",") if name.strip()) or EVENTS
+    for name in names:
+        checked_event(name)
+    return Webhook(url, secret=environment.get("GWF_WEBHOOK_SECRET") or None), names
+
+
+def checked_event(name: object) -> str:
+    """Return the name of an event, or refuse it."""
+    if not isinstance(name, str) or name not in EVENTS:
+        raise Invalid("event", name, expected=f"one of {', '.join(EVENTS)}")
+    return name

@@ -8,6 +8,8 @@ One file per noun, as in the engine; ``door`` is what they share.
 
 from __future__ import annotations
 
+import os
+
 from sqlalchemy.engine import URL
 
 from gwf.client.approval import Approval, Vote
@@ -24,7 +26,7 @@ from gwf.client.tables import Tables
 from gwf.database import Clock, Database, open_database
 from gwf.limits import checked_operator
 from gwf.migrate import prepare
-from gwf.notifications import Hooks
+from gwf.notifications import Hooks, configured_webhook
 
 __all__ = [
     "Approval",
@@ -60,6 +62,8 @@ def connect(
     clock
         A function that returns aware datetimes, in place of the database's clock.
 
+    Where ``GWF_WEBHOOK_URL`` is set, events are posted there; see ``configured_webhook``.
+
     Raises
     ------
     Invalid
@@ -68,8 +72,14 @@ def connect(
         The database cannot be reached, or holds other tables; the message says what to do.
     """
     db = open_database(url, clock=clock)
+    webhook = configured_webhook(os.environ)
     prepare(db)
-    return Client(db, user=user)
+    client = Client(db, user=user)
+    if webhook is not None:
+        hook, events = webhook
+        for event in events:
+            client.on(event, hook)
+    return client
 
 
 class Client(Definitions, Jobs, JobTasks, Approvals, Tables):

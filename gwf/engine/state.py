@@ -28,6 +28,7 @@ from gwf.errors import (
     GwfError,
     NotAllowed,
     StaleAttempt,
+    UserNotFound,
 )
 from gwf.events import Event
 from gwf.model import (
@@ -75,10 +76,10 @@ class JobState:
 
     def identify(self, call: Call) -> None:
         """Find out who calls, as the directory knows the caller now."""
-        self.actor = directory.identify(self.conn, call.operator, open_mode=self.open_mode)
         try:
+            self.actor = directory.identify(self.conn, call.operator, open_mode=self.open_mode)
             directory.expect_active(self.actor)
-        except NotAllowed as refusal:
+        except (NotAllowed, UserNotFound) as refusal:
             raise self.refused(refusal) from None
 
     def load_frontier(self) -> None:
