@@ -80,12 +80,11 @@ def vote(
         except GwfError as refusal:
             raise state.refused(refusal, task) from None
         cast = _cast(state, task, approval, seat, decision=decision, comment=text)
-        after = dataclasses.replace(approval, votes=(*approval.votes, cast))
-        _note_seats(state, after)
+        after = _reseated(state, dataclasses.replace(approval, votes=(*approval.votes, cast)))
         needs_people = decision == "reject" or after.policy.order == "sequential"
         people = people_left(state, after) if needs_people else None
         _go_on(state, task, after, after.outcome(people))
-        return cast
+        return after.votes[-1]
 
     arguments = {"job_task_id": job_task_id, "decision": decision, "comment": text}
     return once(state, "vote", call, arguments, body, record=VoteRecord)
@@ -354,17 +353,25 @@ def _principal(approval: Approval, seat: ballots.Seat, actor: directory.Actor) -
     return lent[-1] if lent else None
 
 
-def _note_seats(state: JobState, approval: Approval) -> None:
-    """Write down which seat each approval fills now: an earlier vote may have had to move."""
+def _reseated(state: JobState, approval: Approval) -> Approval:
+    """Return the approval with each approval in the seat that it fills now.
+
+    An earlier vote may have had to move, to make room for the last one.
+    """
     if approval.policy.order != "parallel":
-        return
-    seats = {seat.number: seat for seat in approval.seats}
+        return approval
+    labels = {seat.number: seat.label for seat in approval.seats}
     filled = {who: number for number, who in approval.outcome().filled.items()}
+    votes = []
     for one in approval.votes:
         number = filled.get(one.user_id, one.seat)
         if one.decision == "approve" and number is not None and number != one.seat:
-            values = {"b_id": one.id, "seat": number, "seat_label": seats[number].label}
-            state.also(Write(_SET_SEAT, values, rows=1))
+            values: dict[str, Any] = {"seat": number, "seat_label": labels[number]}
+            state.also(Write(_SET_SEAT, {"b_id": one.id, **values}, rows=1))
+            votes.append(dataclasses.replace(one, **values))
+        else:
+            votes.append(one)
+    return dataclasses.replace(approval, votes=tuple(votes))
 
 
 def _go_on(state: JobState, task: JobTaskRecord, approval: Approval, result: Outcome) -> None:

@@ -16,8 +16,8 @@ from gwf.errors import GwfError, Invalid
 from gwf.model import Call, JobTaskRecord, JobTaskStatus, TaskType, legal_task_verbs
 
 _WORK = ("start_task", "complete_task", "fail_task", "skip_task", "retry_task", "rollback_task")
-_DECISIONS = ("approve", "reject", "withdraw_vote", "transfer", "delegate")
-VERBS = (*_WORK, *_DECISIONS, "add_signer", "remove_signer")
+_VOTES = ("approve", "reject", "withdraw_vote")
+VERBS = (*_WORK, *_VOTES, "transfer", "delegate", "add_signer", "remove_signer")
 
 
 def refusals(conn: Connection, job_task_id: int, call: Call) -> dict[str, str | None]:
@@ -78,14 +78,19 @@ def _seat_refusal(
     if isinstance(approval, str):
         return approval
     own = approval.vote_of(state.actor.operator_id)
-    if verb == "withdraw_vote":
-        return None if own is not None else "you have no vote on it"
     if verb in ("add_signer", "remove_signer"):
         return _may_manage(state, task, approval)
+    if state.job.paused_at is not None and verb in _VOTES:
+        return "the job is paused"
+    if verb == "withdraw_vote":
+        return None if own is not None else "you have no vote on it"
     if own is not None:
         return f"you voted {own.decision} already"
-    if verb in ("transfer", "delegate"):
-        return _may_hand_over(state, approval)
+    has_vote = verb in _VOTES
+    return _may_vote(state, task, approval) if has_vote else _may_hand_over(state, approval)
+
+
+def _may_vote(state: JobState, task: JobTaskRecord, approval: Approval) -> str | None:
     return _said(lambda: may_vote(state, task, approval))
 
 
@@ -109,8 +114,6 @@ def _open_approval(state: JobState, task: JobTaskRecord) -> Approval | str:
         return f"it is a {task.task_type} task"
     if task.status != JobTaskStatus.RUNNING:
         return f"the approval is {task.status}"
-    if state.job.paused_at is not None:
-        return "the job is paused"
     try:
         return load(state.conn, task)
     except GwfError as error:
