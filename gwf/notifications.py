@@ -118,7 +118,7 @@ class Webhook:
     def close(self, timeout_s: float = 30.0) -> bool:
         """Deliver what waits, try nothing again, and say whether all was done in time."""
         self._is_closed.set()
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             return True
         self._waiting.put(None)
         self._thread.join(timeout_s)
@@ -153,7 +153,7 @@ class Webhook:
             except httpx.HTTPError as error:
                 reason = type(error).__name__
             extra = {"host": self._host, "reason": reason, "tries": tries}
-            if tries == self._tries or self._is_closed.wait(2.0 ** (tries - 1)):
+            if tries == self._tries or _pause(self._is_closed, 2.0 ** (tries - 1)):
                 logger.error("web hook given up", extra=extra)
                 return
             logger.warning("web hook refused, trying again", extra=extra)
@@ -171,6 +171,11 @@ class Webhook:
                 "webhook secret", "(not shown)", expected="whsec_ and base64 text"
             ) from error
         return {**headers, "webhook-signature": signature}
+
+
+def _pause(is_closed: threading.Event, seconds: float) -> bool:
+    """Wait between two tries, and say whether there is to be no other one."""
+    return is_closed.wait(seconds)
 
 
 def configured_webhook(environment: Mapping[str, str]) -> tuple[Webhook, tuple[str, ...]] | None:

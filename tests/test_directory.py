@@ -279,3 +279,79 @@ def test_add_user_with_roles_that_are_a_text(wf: gwf.Client) -> None:
     with pytest.raises(gwf.Invalid, match="roles"):
         wf.users.add("u-head", roles="admin")
     assert wf.users().empty
+
+
+def test_grant_and_revoke_a_role(wf: gwf.Client) -> None:
+    """A8: it counts from the next call on; to grant what is held changes nothing."""
+    head = wf.users.add("u-head", display_name="负责人")
+    assert wf.users.grant("u-head", "admin") == wf.users.grant(head, "admin") == head
+    assert wf.users()["roles"].tolist() == [["admin"]]
+    assert wf.users.revoke("u-head", " admin ") == head
+    assert wf.users()["roles"].tolist() == [[]]
+    with pytest.raises(gwf.Conflict, match="does not hold the role"):
+        wf.users.revoke("u-head", "admin")
+    for change in (wf.users.grant, wf.users.revoke):
+        with pytest.raises(gwf.UserNotFound):
+            change("u-gone", "admin")
+        with pytest.raises(gwf.Invalid):
+            change("u-head", "")
+
+
+def test_deactivate_and_activate(wf: gwf.Client) -> None:
+    """A8: whoever is not active does nothing, until they are again; what they did stands."""
+    wf.users.add("u-head")
+    job = started(wf, "A", "B")
+    task = job.task("A").start(operator="u-head")
+    wf.users.deactivate("u-head")
+    assert not wf.users()["is_active"].any()
+    with pytest.raises(gwf.NotAllowed, match="not active"):
+        task.complete(operator="u-head")
+    wf.users.activate("u-head")
+    assert task.complete(operator="u-head").status == "completed"
+    with pytest.raises(gwf.UserNotFound):
+        wf.users.deactivate("u-gone")
+
+
+def test_name_is_a_user_or_a_role(wf: gwf.Client) -> None:
+    """A policy names either, so no name may be both; each way to make one is refused."""
+    wf.users.add("u-head", roles=["PM"])
+    for call in (
+        lambda: wf.users.add("PM"),
+        lambda: wf.users.add("u-new", roles=["u-head"]),
+        lambda: wf.users.add("u-new", roles=["u-new"]),
+        lambda: wf.users.grant("u-head", "u-head"),
+    ):
+        with pytest.raises(gwf.Conflict, match="needs another name"):
+            call()
+    assert wf.users()["name"].tolist() == ["u-head"]
+
+
+def test_directory_is_changed_by_an_admin(wf: gwf.Client) -> None:
+    """A8: by a client without a user, which owns the database, or by an admin; nobody else."""
+    wf.users.add("u-head", roles=["admin"])
+    wf.users.add("u-dev")
+    users = wf.as_user("u-dev").users
+    for call in (
+        lambda: users.add("u-new"),
+        lambda: users.grant("u-dev", "admin"),
+        lambda: users.revoke("u-head", "admin"),
+        lambda: users.deactivate("u-head"),
+        lambda: wf.as_user("u-gone").users.add("u-new"),
+    ):
+        with pytest.raises((gwf.NotAllowed, gwf.UserNotFound)):
+            call()
+    assert wf.as_user("u-head").users.grant("u-dev", "admin") == 2
+    users.add("u-new")
+    wf.users.deactivate("u-head")
+    with pytest.raises(gwf.NotAllowed, match="not active"):
+        wf.as_user("u-head").users.add("u-newer")
+
+
+def test_unknown_caller_is_on_record(wf: gwf.Client) -> None:
+    """T8: an attempt by nobody that the directory knows is refused, and logged."""
+    wf.users.add("u-head")
+    job = started(wf, "A")
+    with pytest.raises(gwf.UserNotFound):
+        job.task("A").start(operator="u-gone")
+    row = job.logs().iloc[-1]
+    assert (row["action"], "u-gone" in row["message"]) == ("refuse", True)

@@ -26,7 +26,7 @@ from gwf.client.tables import Tables
 from gwf.database import Clock, Database, open_database
 from gwf.limits import checked_operator
 from gwf.migrate import prepare
-from gwf.notifications import Hooks, configured_webhook
+from gwf.notifications import Hooks, Webhook, configured_webhook
 
 __all__ = [
     "Approval",
@@ -76,9 +76,9 @@ def connect(
     prepare(db)
     client = Client(db, user=user)
     if webhook is not None:
-        hook, events = webhook
+        client.webhook, events = webhook
         for event in events:
-            client.on(event, hook)
+            client.on(event, client.webhook)
     return client
 
 
@@ -90,6 +90,7 @@ class Client(Definitions, Jobs, JobTasks, Approvals, Tables):
         self.user = checked_operator(user)
         self.users = Users(database, self.user)
         self.hooks = Hooks()
+        self.webhook: Webhook | None = None
         database.after_commit.append(self.hooks.tell)
 
     def as_user(self, user: int | str | None) -> Client:
@@ -109,5 +110,10 @@ class Client(Definitions, Jobs, JobTasks, Approvals, Tables):
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections; the next call opens new ones, unless it was in memory.
+
+        Posts that wait for the web hook of the configuration are delivered first.
+        """
+        if self.webhook is not None:
+            self.webhook.close()
         self.database.close()
