@@ -7,15 +7,16 @@ is logged and harms nothing, neither the verb nor the other hooks.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import json
 import logging
 import queue
 import threading
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from gwf.errors import Invalid
 from gwf.events import EVENTS, Event
@@ -68,6 +69,9 @@ class Hooks:
                         )
 
 
+MAX_PORT = 65_535
+
+
 class Webhook:
     """Post each event as JSON to an address: ``wf.on("decided", gwf.Webhook(url, secret=…))``.
 
@@ -83,11 +87,8 @@ class Webhook:
     def __init__(
         self, url: str, *, secret: str | None = None, tries: int = 4, timeout_s: float = 10.0
     ) -> None:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Invalid("webhook URL", "(not shown)", expected="an http:// or https:// address")
         self._url = url
-        self._host = parts.hostname
+        self._host = _host_of(url)
         self._secret = secret
         self._tries = checked_whole("tries", tries, lowest=1, highest=10)
         self._timeout_s = timeout_s
@@ -105,11 +106,13 @@ class Webhook:
         """Take an event to be delivered; this never waits for the network."""
         with self._lock:
             if self._thread is None:
+                atexit.register(self.close)  # what waits is delivered before the process ends
+            if self._thread is None or not self._thread.is_alive():  # new, or used after close
+                self._is_closed.clear()
                 self._thread = threading.Thread(
                     target=self._deliver_all, name=f"webhook {self._host}", daemon=True
                 )
                 self._thread.start()
-                atexit.register(self.close)  # what waits is delivered before the process ends
         try:
             self._waiting.put_nowait(event)
         except queue.Full:
@@ -120,16 +123,21 @@ class Webhook:
         self._is_closed.set()
         if self._thread is None or not self._thread.is_alive():
             return True
-        self._waiting.put(None)
-        self._thread.join(timeout_s)
+        begun = time.monotonic()
+        try:
+            self._waiting.put(None, timeout=timeout_s)
+        except queue.Full:
+            return False
+        self._thread.join(max(0.0, timeout_s - (time.monotonic() - begun)))
         return not self._thread.is_alive()
 
     def _deliver_all(self) -> None:
-        while (event := self._waiting.get()) is not None:
-            try:
-                self._deliver(event)
-            except Exception:
-                logger.exception("web hook failed", extra={"host": self._host})
+        with _unlogged_by_httpx():
+            while (event := self._waiting.get()) is not None:
+                try:
+                    self._deliver(event)
+                except Exception:
+                    logger.exception("web hook failed", extra={"host": self._host})
 
     def _deliver(self, event: Event) -> None:
         import httpx
@@ -171,6 +179,34 @@ class Webhook:
                 "webhook secret", "(not shown)", expected="whsec_ and base64 text"
             ) from error
         return {**headers, "webhook-signature": signature}
+
+
+def _host_of(url: object) -> str:
+    """Return the host of an address that a web hook can be posted to."""
+    import httpx
+
+    with contextlib.suppress(httpx.InvalidURL, TypeError, ValueError):
+        found = httpx.URL(url)  # type: ignore[arg-type]  # a TypeError where it is no text
+        is_web = found.scheme in ("http", "https") and found.host
+        if is_web and (found.port or 0) <= MAX_PORT:
+            return found.host
+    raise Invalid("webhook URL", "(not shown)", expected="an http:// or https:// address")
+
+
+@contextlib.contextmanager
+def _unlogged_by_httpx() -> Iterator[None]:
+    """Keep httpx from logging the addresses that this thread posts to: they may hold tokens."""
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    loud = logging.getLogger("httpx")
+    loud.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        loud.removeFilter(is_of_others)
 
 
 def _pause(is_closed: threading.Event, seconds: float) -> bool:

@@ -81,24 +81,6 @@ def refused(
 # A1, A2: how many, and who
 
 
-def test_approve_by_one_person_in_two_roles(wf: gwf.Client) -> None:
-    """A2: who holds PM and Tech Lead is one of two; another PM frees that person for the other."""
-    task = asked(wf, approvers=["PM", "Tech Lead"])
-    assert yes(task, "u-both") == "open"
-    assert task.approval().missing == ("Tech Lead",)
-    assert yes(task, "u-pm") == "approved"
-    seats = {vote["user"]: vote["seat"] for vote in task.refresh().result["votes"]}
-    assert seats == {"u-both": "Tech Lead", "u-pm": "PM"}
-
-
-def test_approve_by_two_juniors(wf: gwf.Client) -> None:
-    """A1: two people, at least one of them a Senior Developer."""
-    task = asked(wf, min_approvers=2, required_reviewers=["Senior Developer"])
-    assert [yes(task, who) for who in ("u-dev", "u-dev2")] == ["open", "open"]
-    assert "needs Senior Developer" in repr(task.approval())
-    assert yes(task, "u-lead") == "approved"
-
-
 @pytest.mark.parametrize(
     ("policy", "voters"),
     [
@@ -137,105 +119,7 @@ def test_approve_until_the_policy_is_met(
 # A3, A5: rejections
 
 
-def test_reject_by_veto_after_two_approvals(wf: gwf.Client) -> None:
-    """A5: it ends the attempt; earlier approvals stay in the history and count nothing again."""
-    task = asked(wf, approvers=["Developer", "PM", "Tech Lead"])
-    assert [yes(task, who) for who in ("u-dev", "u-pm")] == ["open", "open"]
-    assert no(task, "u-lead", comment="范围不清") == "rejected"
-    job = wf.job(task.job_id)
-    task.refresh()
-    assert (job.status, task.status, task.error_code) == ("failed", "failed", "rejected")
-    assert (task.result["status"], task.result["approved"]) == ("rejected", False)
-    assert "范围不清" in str(task.error_message)
-    job.retry("G")
-    again = job.task("G").start()
-    assert again.approval().n_approved == 0
-    votes = wf.votes(job=job)
-    assert (len(votes), votes["is_superseded"].all()) == (3, True)
-    assert job.attempts().query("task_name == 'G'")["result"].iloc[0]["votes"][0]["user"] == "u-dev"
-
-
-@pytest.mark.parametrize("policy", ["majority", "count:4"])
-def test_reject_three_of_five(wf: gwf.Client, policy: str) -> None:
-    """A3: of 60 % of five, the third rejection decides, be it by policy or by arithmetic."""
-    five = list(ROLES)[:5]
-    task = asked(wf, approvers=five, min_approvers="60%", reject_policy=policy)
-    wf.users.add("u-late", roles=["PM"])  # the denominator was fixed when the attempt started
-    assert (task.approval().needed, [no(task, who) for who in five[:3]]) == (
-        3,
-        ["open", "open", "rejected"],
-    )
-
-
-@pytest.mark.parametrize(
-    ("on_reject", "expected"),
-    [
-        ("fail", ("failed", "completed 1, failed 1, pending 1")),
-        ("cancel", ("cancelled", "completed 1, failed 1, pending 1")),
-        ("send_back:previous", ("running", "pending 2, rolled_back 2, pending 1")),
-        ("send_back:1", ("running", "pending 2, rolled_back 2, pending 1")),
-        ("send_back:7", ("failed", "completed 1, failed 1, pending 1")),
-    ],
-)
-def test_reject_leads_where_the_policy_says(
-    wf: gwf.Client, on_reject: str, expected: tuple[str, str]
-) -> None:
-    """A5, R5: fail, cancel, or a send-back by its own rules; what they refuse stays failed."""
-    task = asked(wf, on_reject=on_reject)
-    assert no(task, "u-dev", comment="no") == "rejected"
-    job = wf.job(task.job_id)
-    frame = job.tasks()
-    shown = [f"{s} {a}" for s, a in zip(frame["status"], frame["attempt"], strict=True)]
-    assert (job.status, ", ".join(shown)) == expected
-    attempt = job.attempts().query("task_name == 'G'").iloc[0]
-    assert attempt["result"]["status"] == "rejected"
-    if on_reject == "send_back:7":
-        assert "not sent back to sequence 7" in wf.logs(job=job).iloc[-1]["message"]
-    elif on_reject.startswith("send_back"):
-        assert (attempt["status"], job.record.n_rollbacks) == ("rolled_back", 1)
-        job.task("A").start().complete()
-        assert yes(job.task("G").start(), "u-dev") == "approved"
-
-
-def test_rollback_task_to_an_approval(wf: gwf.Client) -> None:
-    """R5: a send-back to a group that signs together opens every seat again."""
-    task = asked(wf, approvers=["PM", "Developer"])
-    assert [yes(task, who) for who in ("u-pm", "u-dev")] == ["open", "approved"]
-    job = wf.job(task.job_id)
-    job.task("B").start()
-    job.rollback("B", to="G", reason="the wrong version")
-    assert [seat.filled_by for seat in job.task("G").start().approval().seats] == [None, None]
-
-
 # A4: votes again, withdrawn, out of place
-
-
-def test_vote_again(wf: gwf.Client) -> None:
-    """A4: the same vote is a no-op, the other a Conflict, until it is withdrawn."""
-    task = asked(wf, min_approvers=2)
-    first = wf.approve(task, operator="u-dev")
-    n_rows = len(wf.logs())
-    assert wf.approve(task, operator="u-dev") == first
-    assert len(wf.logs()) == n_rows
-    with refused(task, gwf.Conflict, "you voted approve .* withdraw that vote first"):
-        no(task, "u-dev")
-    assert wf.withdraw_vote(task, operator="u-dev", reason="mistaken").withdrawn_at is not None
-    with refused(task, gwf.Conflict, "no vote on it"):
-        wf.withdraw_vote(task, operator="u-dev")
-    assert no(task, "u-dev") == "rejected"
-    assert wf.votes()["withdrawn_at"].notna().tolist() == [True, False]
-    with refused(task, gwf.Conflict, "is failed"):
-        wf.withdraw_vote(task.id, operator="u-dev")
-
-
-def test_vote_with_a_key(wf: gwf.Client) -> None:
-    """T3: the same key gives the same vote; with another decision it is a Conflict."""
-    task = asked(wf, min_approvers=2)
-    first = wf.approve(task.id, operator="u-dev", idempotency_key="k")
-    assert wf.approve(task.id, operator="u-dev", idempotency_key="k") == first
-    with pytest.raises(gwf.KeyReused):
-        wf.reject(task.id, operator="u-dev", idempotency_key="k")
-    assert len(wf.votes()) == 1
 
 
 @pytest.mark.parametrize(
@@ -316,33 +200,6 @@ def test_self_approval_and_order(wf: gwf.Client) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("policy", "missing"),
-    [
-        ({"approvers": ["PM", "Auditor"]}, "'Auditor'"),
-        ({"approvers": ["u-gone"]}, "'u-gone'"),
-        ({"approvers": ["PM", "PM", "PM"]}, "somebody for seat 'PM'"),
-        ({"min_approvers": 7}, "7 people who may vote"),
-        ({"approvers": ["Developer"], "min_approvers": 3}, "3 people"),
-        ({"approvers": ["u-pm"], "self_approval": "bar_initiator"}, "somebody for seat 'u-pm'"),
-        ({"timeout": 9, "on_timeout": "escalate", "escalate_to": "Auditor"}, "'Auditor'"),
-    ],
-)
-def test_start_task_of_an_approval_that_could_never_pass(
-    wf: gwf.Client, policy: dict[str, Any], missing: str
-) -> None:
-    """A7: it is refused when it starts, naming what is lacking; the task stays pending."""
-    wf.create_task("G", type="approval", config=policy)
-    job = wf.create_job(wf.create_flow("F", ["G"]), "J", created_by="u-pm").start()
-    with pytest.raises(gwf.UnsatisfiablePolicy) as refusal:
-        job.task("G").start()
-    assert missing in str(refusal.value)
-    assert job.task("G").status == "pending"
-    assert job.logs()["action"].tolist()[-1] == "refuse"
-    with pytest.raises(gwf.Conflict, match="start_task asks its approvers"):
-        job.task("G").approval()
-
-
 # A8: open mode
 
 
@@ -351,30 +208,3 @@ def empty(url: str) -> Iterator[gwf.Client]:
     """Return a client whose directory holds nobody."""
     with gwf.connect(url) as client:
         yield client
-
-
-def test_approve_in_open_mode(empty: gwf.Client) -> None:
-    """A8: ids are free, roles cannot be checked, distinct ids count; votes are unverified."""
-    task = asked(empty, approvers=["PM", "Tech Lead"])
-    assert yes(task, 100) == "open"
-    assert yes(task, 100) == "open"
-    assert yes(task, 200) == "approved"
-    assert not empty.votes()["is_verified"].any()
-    assert {row["unverified"] for row in empty.logs(action="vote")["metadata"]} == {True}
-    with pytest.raises(gwf.Invalid, match="while the directory holds nobody"):
-        yes(task, "u-pm")
-    empty.create_task("all", type="approval", config={"min_approvers": "all"})
-    job = empty.create_job(empty.create_flow("G", ["all"]), "K").start()
-    with pytest.raises(gwf.UnsatisfiablePolicy, match="nobody to count"):
-        job.task("all").start()
-
-
-def test_directory_decides_from_its_first_user_on(empty: gwf.Client) -> None:
-    """A8: a vote cast before stands; whoever votes after needs the role."""
-    task = asked(empty, approvers=["PM", "Tech Lead"])
-    assert yes(task, 100) == "open"
-    empty.users.add("u-dev", roles=["Developer"])
-    with refused(task, gwf.NotAllowed, "no seat"):
-        yes(task, "u-dev")
-    empty.users.add("u-pm", roles=["PM"])
-    assert yes(task, "u-pm") == "approved"

@@ -149,8 +149,8 @@ def read_approval(conn: Connection, job_task_id: int) -> Approval:
 
 
 def vote_of(conn: Connection, record: VoteRecord) -> Vote:
-    """Return a vote, with where its approval stands now."""
-    task = lookup.job_task(conn, record.job_task_id)
+    """Return a vote, with where its approval stands now, in the transaction that cast it."""
+    task = lookup.job_task(conn, record.job_task_id, is_locked=True)
     found = seats.load(conn, dataclasses.replace(task, attempt=record.attempt))
     is_open = found.record.outcome is None and task.attempt == record.attempt
     return Vote(

@@ -305,11 +305,24 @@ class Approvals(Door):
 def _addressed(tasks: Any) -> list[tuple[int, int | None]]:
     """Return id and attempt of each task of a list or of the rows of a DataFrame."""
     if hasattr(tasks, "itertuples"):
+        import pandas as pd
+
         if "job_task_id" not in tasks.columns:
             raise Invalid("tasks", list(tasks.columns), expected="a column job_task_id")
         attempts = tasks["attempt"] if "attempt" in tasks.columns else [None] * len(tasks)
         pairs = zip(tasks["job_task_id"], attempts, strict=True)
-        return [(int(key), None if one is None else int(one)) for key, one in pairs]
+        return [
+            (
+                id_of("job task", _whole(key)),
+                None if pd.isna(one) else attempt_of(0, _whole(one)),
+            )
+            for key, one in pairs
+        ]
     if isinstance(tasks, (str, bytes)) or not isinstance(tasks, Iterable):
         raise Invalid("task", tasks, expected="a job task or its id, or rows of inbox()")
     return [(id_of("job task", one), attempt_of(one, None)) for one in tasks]
+
+
+def _whole(value: Any) -> Any:
+    """Return a number of a column as an int: one that ever had a gap holds floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

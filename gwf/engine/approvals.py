@@ -16,7 +16,7 @@ from gwf.engine.jobs import give_up
 from gwf.engine.locks import lock_job_of_task
 from gwf.engine.replay import once
 from gwf.engine.seating import people_left
-from gwf.engine.seats import DELEGATE, Approval, close, load, open_turn
+from gwf.engine.seats import Approval, close, load, open_turn
 from gwf.engine.state import JobState
 from gwf.errors import Conflict, GwfError, Invalid, NotAllowed
 from gwf.limits import MAX_TEXT, checked_text
@@ -39,7 +39,7 @@ _WITHDRAW = Statement(
 _SET_SEAT = Statement(
     votes.update()
     .where(votes.c.id == sa.bindparam("b_id"))
-    .values(seat=sa.bindparam("seat"), seat_label=sa.bindparam("seat_label"))
+    .values({key: sa.bindparam(key) for key in ("seat", "seat_label", "on_behalf_of")})
 )
 
 
@@ -315,7 +315,7 @@ def _cast(
         "job_task_id": task.id,
         "attempt": task.attempt,
         "user_id": actor.operator_id,
-        "on_behalf_of": _principal(approval, seat, actor),
+        "on_behalf_of": approval.principal_of(seat.number, actor.operator_id),
         "decision": decision,
         "seat": seat.number,
         "seat_label": seat.label,
@@ -343,16 +343,6 @@ def _cast(
     return VoteRecord(id=vote_id, **values)
 
 
-def _principal(approval: Approval, seat: ballots.Seat, actor: directory.Actor) -> int | None:
-    """Return for whom the actor votes, where the seat was lent by a delegation."""
-    lent = [
-        row.principal_id
-        for row in approval.rows
-        if row.seat == seat.number and row.origin == DELEGATE and row.user_id == actor.operator_id
-    ]
-    return lent[-1] if lent else None
-
-
 def _reseated(state: JobState, approval: Approval) -> Approval:
     """Return the approval with each approval in the seat that it fills now.
 
@@ -366,7 +356,11 @@ def _reseated(state: JobState, approval: Approval) -> Approval:
     for one in approval.votes:
         number = filled.get(one.user_id, one.seat)
         if one.decision == "approve" and number is not None and number != one.seat:
-            values: dict[str, Any] = {"seat": number, "seat_label": labels[number]}
+            values: dict[str, Any] = {
+                "seat": number,
+                "seat_label": labels[number],
+                "on_behalf_of": approval.principal_of(number, one.user_id),
+            }
             state.also(Write(_SET_SEAT, {"b_id": one.id, **values}, rows=1))
             votes.append(dataclasses.replace(one, **values))
         else:

@@ -99,8 +99,15 @@ def expect_timely(job: JobRecord, now: datetime) -> None:
 
     A paused job has time: nobody can vote in it, and resuming moves its deadlines.
     """
-    if job.next_due_at is not None and now > job.next_due_at and job.paused_at is None:
-        raise DeadlinePassed(job.id)
+    expect_due_later(job.id, job.next_due_at, job.paused_at, now)
+
+
+def expect_due_later(
+    job_id: int, next_due_at: datetime | None, paused_at: datetime | None, now: datetime
+) -> None:
+    """Raise DeadlinePassed as ``expect_timely``, from the fields of the job alone."""
+    if next_due_at is not None and now > next_due_at and paused_at is None:
+        raise DeadlinePassed(job_id)
 
 
 def _state(conn: Connection, row: tuple[Any, ...], *, is_late: bool = False) -> JobState:

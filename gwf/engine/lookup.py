@@ -6,16 +6,24 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gwf import queries
-from gwf.engine.locks import expect_timely_task, get_job
+from gwf.engine.locks import expect_due_later, get_job
+from gwf.engine.rows import clock_of, server_clock
 from gwf.engine.sendback import tasks_of
 from gwf.errors import Invalid, JobTaskNotFound
 from gwf.limits import MAX_SEQUENCE, checked_whole
 from gwf.model import AttemptRecord, JobTaskRecord, JobTaskStatus, is_due
 from gwf.statements import Statement
-from gwf.tables import job_task_attempts, job_tasks
+from gwf.tables import job_task_attempts, job_tasks, jobs
 
 _JOB_TASK = Statement(
-    sa.select(*queries.JOB_TASK_COLUMNS).where(job_tasks.c.id == sa.bindparam("job_task_id"))
+    sa.select(
+        *queries.JOB_TASK_COLUMNS,
+        jobs.c.next_due_at,
+        jobs.c.paused_at,
+        server_clock().label("now"),
+    )
+    .join_from(job_tasks, jobs, jobs.c.id == job_tasks.c.job_id)
+    .where(job_tasks.c.id == sa.bindparam("job_task_id"))
 )
 _LAST_ATTEMPT = Statement(
     sa.select(*queries.ATTEMPT_COLUMNS)
@@ -25,13 +33,19 @@ _LAST_ATTEMPT = Statement(
 )
 
 
-def job_task(conn: Connection, job_task_id: int) -> JobTaskRecord:
-    """Return a job task as it is now, or raise JobTaskNotFound."""
+def job_task(conn: Connection, job_task_id: int, *, is_locked: bool = False) -> JobTaskRecord:
+    """Return a job task as it is now, or raise JobTaskNotFound.
+
+    Any deadline of its job may change it, so all are looked at; not where this transaction holds
+    the job, since what was in time under the lock is not late a moment after.
+    """
     rows = _JOB_TASK.fetch(conn, job_task_id=job_task_id)
     if not rows:
         raise JobTaskNotFound(job_task_id)
-    task = JobTaskRecord.from_row(rows[0])
-    expect_timely_task(conn, task)
+    *fields, next_due_at, paused_at, server_time = rows[0]
+    task = JobTaskRecord.from_row(fields)
+    if not is_locked:
+        expect_due_later(task.job_id, next_due_at, paused_at, clock_of(conn, server_time))
     return task
 
 
@@ -81,8 +95,6 @@ def next_task(conn: Connection, job_id: int) -> JobTaskRecord | None:
 
 def previous_attempt(conn: Connection, job_task_id: int) -> AttemptRecord | None:
     """Return the last superseded attempt of a job task, or None where there is none."""
+    job_task(conn, job_task_id)
     rows = _LAST_ATTEMPT.fetch(conn, job_task_id=job_task_id)
-    if not rows:
-        job_task(conn, job_task_id)
-        return None
-    return AttemptRecord.from_row(rows[0])
+    return AttemptRecord.from_row(rows[0]) if rows else None

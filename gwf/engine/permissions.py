@@ -10,7 +10,9 @@ from gwf import directory
 from gwf.engine import lookup, sendback
 from gwf.engine.approvals import may_vote, person_of
 from gwf.engine.locks import get_job
+from gwf.engine.seating import plan
 from gwf.engine.seats import Approval, load
+from gwf.engine.signers import authorise, lent_by
 from gwf.engine.state import JobState
 from gwf.errors import GwfError, Invalid
 from gwf.model import Call, JobTaskRecord, JobTaskStatus, TaskType, legal_task_verbs
@@ -56,8 +58,8 @@ def expect_verb(verb: str) -> str:
 
 def _work_refusal(state: JobState, task: JobTaskRecord, verb: str) -> str | None:
     if verb == "rollback_task":
-        plan = sendback.plan(state.job, sendback.tasks_of(state.conn, state.job.id), task)
-        return None if plan.allowed else plan.reason or "no earlier sequence may be reopened"
+        back = sendback.plan(state.job, sendback.tasks_of(state.conn, state.job.id), task)
+        return None if back.allowed else back.reason or "no earlier sequence may be reopened"
     if verb not in legal_task_verbs(state.job, task):
         if verb == "skip_task" and not task.is_optional:
             return "the task is not optional"
@@ -69,6 +71,8 @@ def _work_refusal(state: JobState, task: JobTaskRecord, verb: str) -> str | None
                 state.actor, what, open_mode=state.open_mode, needs_admin=True
             )
         )
+    if verb == "start_task" and task.task_type == TaskType.APPROVAL:
+        return _said(lambda: plan(state, task))
     return None
 
 
@@ -77,36 +81,39 @@ def _seat_refusal(
 ) -> str | None:
     if isinstance(approval, str):
         return approval
-    own = approval.vote_of(state.actor.operator_id)
     if verb in ("add_signer", "remove_signer"):
-        return _may_manage(state, task, approval)
-    if state.job.paused_at is not None and verb in _VOTES:
+        return _said(lambda: authorise(state, task, approval, f"changing who signs {task.label}"))
+    if verb in ("transfer", "delegate"):
+        return _hand_over_refusal(state, approval, verb)
+    return _vote_refusal(state, task, approval, verb)
+
+
+def _vote_refusal(
+    state: JobState, task: JobTaskRecord, approval: Approval, verb: str
+) -> str | None:
+    if state.job.paused_at is not None:
         return "the job is paused"
+    own = approval.vote_of(state.actor.operator_id)
     if verb == "withdraw_vote":
         return None if own is not None else "you have no vote on it"
     if own is not None:
         return f"you voted {own.decision} already"
-    has_vote = verb in _VOTES
-    return _may_vote(state, task, approval) if has_vote else _may_hand_over(state, approval)
-
-
-def _may_vote(state: JobState, task: JobTaskRecord, approval: Approval) -> str | None:
     return _said(lambda: may_vote(state, task, approval))
 
 
-def _may_hand_over(state: JobState, approval: Approval) -> str | None:
-    has_seat = any(seat.accepts(person_of(state)) for seat in approval.seats)
-    is_owner = state.actor.is_admin or state.actor.operator_id is None
-    return None if has_seat or is_owner else "you have no seat"
-
-
-def _may_manage(state: JobState, task: JobTaskRecord, approval: Approval) -> str | None:
-    is_part = task.operator_id == state.actor.operator_id or any(
-        seat.accepts(person_of(state)) for seat in approval.seats
-    )
-    if state.open_mode or state.actor.is_admin or is_part or state.actor.operator_id is None:
+def _hand_over_refusal(state: JobState, approval: Approval, verb: str) -> str | None:
+    """Return why nothing may be handed over: one's own seat, or as an admin that of anybody."""
+    actor = state.actor
+    if state.open_mode or actor.is_admin or actor.operator_id is None:
         return None
-    return "you have no part in this approval"
+    me = actor.operator_id
+    own = approval.vote_of(me)
+    if own is not None:
+        return f"you voted {own.decision} already"
+    if verb == "delegate" and _said(lambda: lent_by(approval, me, "you")) is None:
+        return None  # to take it back
+    has_seat = any(seat.accepts(person_of(state)) for seat in approval.seats)
+    return None if has_seat else "you have no seat"
 
 
 def _open_approval(state: JobState, task: JobTaskRecord) -> Approval | str:

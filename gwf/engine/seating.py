@@ -14,7 +14,7 @@ from gwf import ballots, directory, policy
 from gwf.ballots import Person, PersonId, Seat, Terms
 from gwf.engine.seats import Approval, add_row, candidate, insert_approval
 from gwf.engine.state import JobState
-from gwf.errors import UnsatisfiablePolicy
+from gwf.errors import GwfError, UnsatisfiablePolicy
 from gwf.model import JobTaskRecord
 from gwf.policy import Policy
 
@@ -29,13 +29,10 @@ def request(state: JobState, task: JobTaskRecord) -> datetime | None:
     Invalid
         The policy cannot be read.
     """
-    rules = policy.parse(task.config)
-    people = None if state.open_mode else directory.members(state.conn)
-    kinds = _kinds(state, task, rules, people)
-    seats = policy.seats_of(rules, kinds)
-    eligible = None if people is None else eligible_people(state, rules, seats, people)
-    terms = policy.terms(rules, seats, None if eligible is None else len(eligible))
-    _expect_satisfiable(state, task, rules, seats, terms=terms, eligible=eligible)
+    try:
+        rules, seats, terms = plan(state, task)
+    except GwfError as refusal:
+        raise state.refused(refusal, task) from None
     insert_approval(state, task, terms)
     asked = {seat.number for seat in ballots.turn(terms, seats, ())}
     for seat in seats:
@@ -50,6 +47,24 @@ def request(state: JobState, task: JobTaskRecord) -> datetime | None:
         )
     state.notify("approval_requested", task)
     return None if rules.timeout is None else state.now + timedelta(seconds=rules.timeout)
+
+
+def plan(state: JobState, task: JobTaskRecord) -> tuple[Policy, list[Seat], Terms]:
+    """Return what an approval asks for if it starts now; nothing is written.
+
+    Raises
+    ------
+    UnsatisfiablePolicy, Invalid
+        As ``request`` says.
+    """
+    rules = policy.parse(task.config)
+    people = None if state.open_mode else directory.members(state.conn)
+    kinds = _kinds(task, rules, people)
+    seats = policy.seats_of(rules, kinds)
+    eligible = None if people is None else eligible_people(state, rules, seats, people)
+    terms = policy.terms(rules, seats, None if eligible is None else len(eligible))
+    _expect_satisfiable(task, rules, seats, terms=terms, eligible=eligible)
+    return rules, seats, terms
 
 
 def eligible_people(
@@ -114,7 +129,6 @@ def _lookup(
 
 
 def _kinds(
-    state: JobState,
     task: JobTaskRecord,
     rules: Policy,
     people: Sequence[directory.Member] | None,
@@ -134,19 +148,15 @@ def _kinds(
         else:
             kinds[name] = (kind, user_id)
     if unknown:
-        raise state.refused(
-            UnsatisfiablePolicy(
-                task.label,
-                missing=unknown,
-                advice="no active user has this name or this role; users.add or users.grant helps",
-            ),
-            task,
+        raise UnsatisfiablePolicy(
+            task.label,
+            missing=unknown,
+            advice="no active user has this name or this role; users.add or users.grant helps",
         )
     return kinds
 
 
 def _expect_satisfiable(
-    state: JobState,
     task: JobTaskRecord,
     rules: Policy,
     seats: Sequence[Seat],
@@ -165,13 +175,10 @@ def _expect_satisfiable(
     ):
         missing = [f"{terms.needed} people"]
     if missing:
-        raise state.refused(
-            UnsatisfiablePolicy(
-                task.label,
-                missing=missing,
-                advice="users.add or users.grant helps, or another policy",
-            ),
-            task,
+        raise UnsatisfiablePolicy(
+            task.label,
+            missing=missing,
+            advice="users.add or users.grant helps, or another policy",
         )
 
 

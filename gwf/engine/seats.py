@@ -157,6 +157,15 @@ class Approval:
             for vote in self.votes
         ]
 
+    def principal_of(self, seat: int, user_id: int) -> int | None:
+        """Return for whom this user votes there, where the seat was lent by a delegation."""
+        lent = [
+            row.principal_id
+            for row in self.rows
+            if row.seat == seat and row.origin == DELEGATE and row.user_id == user_id
+        ]
+        return lent[-1] if lent else None
+
     def vote_of(self, user_id: int | None) -> VoteRecord | None:
         """Return the vote of this person that stands, or None."""
         return next((vote for vote in self.votes if vote.user_id == user_id), None)

@@ -8,17 +8,19 @@ An added signer is a seat of its own that has to be filled, and one more approva
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.engine import Connection
 
 from gwf import ballots, directory
 from gwf.ballots import Person, Seat
+from gwf.engine import approvals
 from gwf.engine.locks import lock_job_of_task
 from gwf.engine.replay import once
 from gwf.engine.seating import eligible_people, expect_possible
 from gwf.engine.seats import (
     DELEGATE,
+    POLICY,
     SIGNER,
     TRANSFER,
     Approval,
@@ -30,7 +32,7 @@ from gwf.engine.seats import (
     save_terms,
 )
 from gwf.engine.state import JobState
-from gwf.errors import Conflict, GwfError, NotAllowed
+from gwf.errors import Conflict, GwfError, NotAllowed, UnsatisfiablePolicy
 from gwf.limits import checked_text
 from gwf.model import Action, Call, JobTaskRecord, JobTaskStatus, TaskType
 
@@ -113,7 +115,7 @@ def add_signer(
 
     def change(state: JobState, task: JobTaskRecord, approval: Approval) -> None:
         person, name = _person(state, signer)
-        _authorise(state, task, approval, f"adding a signer to {task.label}")
+        authorise(state, task, approval, f"adding a signer to {task.label}")
         if any(row.user_id == person.id and row.principal_id is None for row in approval.rows):
             raise Conflict(f"{name} has a seat in {task.label} already", found="seated")
         _expect_no_vote(task, approval, person, name)
@@ -147,44 +149,51 @@ def add_signer(
 def remove_signer(
     conn: Connection, job_task_id: int, call: Call, *, signer: Who, reason: str | None = None
 ) -> JobTaskRecord:
-    """Take the seat of this user away.
+    """Take the seat of this user away; where only that one was waited for, it passes.
+
+    A seat that the policy itself requires stays: without it the policy would be another one.
 
     Raises
     ------
     UserNotFound, StaleAttempt, NotAllowed
     Conflict
-        The approval is not open, or the user has no seat by name, or voted already.
+        The approval is not open, the user has no seat by name, or a vote was cast from it.
     UnsatisfiablePolicy
         The policy could no longer be met.
     """
 
     def change(state: JobState, task: JobTaskRecord, approval: Approval) -> None:
         person, name = _person(state, signer, is_active=False)
-        _authorise(state, task, approval, f"removing a signer from {task.label}")
+        authorise(state, task, approval, f"removing a signer from {task.label}")
         _expect_no_vote(task, approval, person, name)
         own = [
-            row.seat
-            for row in approval.rows
-            if row.user_id == person.id and row.principal_id is None
+            row for row in approval.rows if row.user_id == person.id and row.principal_id is None
         ]
         if not own:
             raise Conflict(f"{name} has no seat by name in {task.label}", found="no seat")
-        gone = [row for row in approval.rows if row.seat in own]
-        n_counted = len({row.seat for row in gone if _counts(approval, row)})
+        if any(row.is_required and row.origin == POLICY for row in own):
+            raise UnsatisfiablePolicy(
+                f"{task.label} after removing {name}",
+                missing=[name],
+                advice="the policy requires this seat; transfer or delegate gives it to another",
+            )
+        gone = _handed_on(approval, own)
+        _expect_unused(approval, gone, name)
+        n_added = sum(row.origin == SIGNER for row in own)
         record = dataclasses.replace(
             approval.record,
-            needed=max(approval.record.needed - n_counted, 1),
-            electorate=max(approval.record.electorate - len(own), 1),
+            needed=approval.record.needed - n_added,
+            electorate=approval.record.electorate - n_added,
         )
-        left = tuple(row for row in approval.rows if row.seat not in own)
+        left = tuple(row for row in approval.rows if row not in gone)
         after = dataclasses.replace(approval, record=record, rows=left)
-        if not left:
-            raise Conflict(f"{name} has the last seat of {task.label}", found="last seat")
         expect_possible(state, task, after, what=f"removing {name}")
         remove_rows(state, gone)
         save_terms(state, record)
         open_turn(state, after)
         _log(state, task, Action.REMOVE_SIGNER, reason, {"user": name})
+        if after.outcome().status == "approved":  # only this seat was waited for (rule A3)
+            approvals.approve(state, task, after)
 
     why = checked_text("reason", reason)
     return _change(conn, job_task_id, call, "remove_signer", change, signer=signer, reason=why)
@@ -202,7 +211,7 @@ def _hand_over(
     giver, giver_name = _person(state, people[0], is_active=False)
     taker, taker_name = _person(state, people[1])
     what = f"handing over the seat of {giver_name} in {task.label}"
-    _authorise(state, task, approval, what, himself=giver)
+    authorise(state, task, approval, what, himself=giver)
     if giver.id == taker.id:
         raise Conflict(f"{giver_name} has that seat already", found="seated")
     given = [seat for seat in approval.seats if seat.accepts(giver)]
@@ -252,18 +261,39 @@ def _take_back(
     state: JobState, task: JobTaskRecord, approval: Approval, giver: Who, reason: str | None
 ) -> None:
     person, name = _person(state, giver)
-    _authorise(state, task, approval, f"taking back the seat of {name}", himself=person)
-    lent = [
-        row for row in approval.rows if row.origin == DELEGATE and row.principal_id == person.id
-    ]
-    if not lent:
-        raise Conflict(f"{name} has lent no seat of {task.label}", found="not lent")
-    borrowers = {row.user_id for row in lent}
-    for vote in approval.votes:
-        if vote.user_id in borrowers and vote.on_behalf_of == person.id:
-            raise Conflict(f"the vote on behalf of {name} is cast already", found="voted")
-    remove_rows(state, lent)
+    authorise(state, task, approval, f"taking back the seat of {name}", himself=person)
+    gone = lent_by(approval, int(person.id), name)
+    remove_rows(state, gone)
     _log(state, task, Action.DELEGATE, reason, {"from": name, "to": None})
+
+
+def lent_by(approval: Approval, user_id: int, name: str) -> list[SeatRow]:
+    """Return what goes if this user takes back what they lent, or raise Conflict."""
+    lent = [row for row in approval.rows if row.origin == DELEGATE and row.principal_id == user_id]
+    if not lent:
+        raise Conflict(f"{name} has lent no seat of it", found="not lent")
+    gone = _handed_on(approval, lent)
+    _expect_unused(approval, gone, name)
+    return gone
+
+
+def _handed_on(approval: Approval, given: Sequence[SeatRow]) -> list[SeatRow]:
+    """Return these rows and those of whoever got the seat from their holders since."""
+    gone = list(given)
+    holders = {(row.seat, row.user_id) for row in given}
+    first = min(row.id for row in given)
+    for row in approval.rows:
+        if row.id > first and (row.seat, row.principal_id) in holders:
+            gone.append(row)
+            holders.add((row.seat, row.user_id))
+    return list(dict.fromkeys(gone))
+
+
+def _expect_unused(approval: Approval, gone: Sequence[SeatRow], name: str) -> None:
+    """Refuse to take away a seat that somebody voted from in place of ``name``."""
+    holders = {(row.seat, row.user_id) for row in gone}
+    if any((vote.seat, vote.user_id) in holders for vote in approval.votes):
+        raise Conflict(f"the vote on behalf of {name} is cast already", found="voted")
 
 
 def _change(
@@ -282,7 +312,7 @@ def _change(
             change(state, task, _open_approval(state, task))
         except GwfError as refusal:
             raise (refusal if refusal.logged else state.refused(refusal, task)) from None
-        return task
+        return state.tasks[task.id]
 
     return once(
         state, verb, call, {"job_task_id": job_task_id, **arguments}, body, record=JobTaskRecord
@@ -309,7 +339,7 @@ def _person(state: JobState, who: Who, *, is_active: bool = True) -> tuple[Perso
     return Person(user_id), name
 
 
-def _authorise(
+def authorise(
     state: JobState,
     task: JobTaskRecord,
     approval: Approval,
@@ -335,11 +365,6 @@ def _expect_no_vote(task: JobTaskRecord, approval: Approval, person: Person, nam
         raise Conflict(
             f"{name} voted {vote.decision} on {task.label} already", found=f"voted {vote.decision}"
         )
-
-
-def _counts(approval: Approval, row: SeatRow) -> bool:
-    """Say whether the seat of this row raised the number of approvals that are needed."""
-    return row.is_required and (row.origin == SIGNER or approval.policy.min_approvers is None)
 
 
 def _log(
