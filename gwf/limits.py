@@ -155,6 +155,9 @@ def _in_utc(what: str, value: datetime) -> datetime:
         raise Invalid(what, value, expected="an instant in the years 1 to 9999") from None
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def checked_json(what: str, value: object) -> Any:
     """Return the value as plain JSON: dicts with text keys, lists, text, numbers, booleans, None.
 
@@ -167,7 +170,7 @@ def checked_json(what: str, value: object) -> Any:
         Not JSON, nested deeper than 64, or larger than 1,000,000 bytes.
     """
     plain = _Plain(what).json(value)
-    size = len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
+    size = len(_ENCODER.encode(plain).encode())
     if size > MAX_JSON_BYTES:
         raise Invalid(
             what,

@@ -288,6 +288,7 @@ def _alone(db: Database) -> Iterator[Connection]:
             raw.execute("PRAGMA foreign_keys = OFF")  # renaming would carry out the cascades
             try:
                 with conn.begin():
+                    conn.exec_driver_sql("BEGIN IMMEDIATE")  # the driver itself begins none
                     yield conn
                     broken = conn.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
                     assert not broken, broken  # noqa: S101 - a fault of a migration, undone here

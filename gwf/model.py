@@ -6,12 +6,12 @@ the columns that ``queries`` selects, so ``from_row`` is one call and a missing 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
+
+from gwf.records import Record
 
 
 class TaskType(StrEnum):
@@ -144,39 +144,6 @@ def is_task_transition(action: Action, before: str, after: str) -> bool:
 def is_job_transition(action: Action, before: str, after: str) -> bool:
     """Say whether a job may change in this way."""
     return (action, before, after) in _JOB_EDGES
-
-
-class Record:
-    """Give a frozen dataclass its way in from a row and its way to and from JSON."""
-
-    __slots__ = ()
-
-    @classmethod
-    def from_row(cls, row: Sequence[Any]) -> Self:
-        """Build the record from a row whose columns stand in the order of the fields."""
-        return cls(*row)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values; instants become RFC 3339 text in UTC."""
-        return {
-            field.name: _json_value(getattr(self, field.name))
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]  # subclasses are dataclasses
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build the record from what ``as_json`` returned."""
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # subclasses are dataclasses
-        return cls(*(_from_json(field.name, values.get(field.name)) for field in fields))
-
-
-def _json_value(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _from_json(name: str, value: Any) -> Any:
-    is_instant = name.endswith("_at") and isinstance(value, str)
-    return datetime.fromisoformat(value) if is_instant else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,16 @@ Values always travel through the driver's own escaping, never through string for
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
-from gwf.tables import UtcDateTime
+from gwf.tables import UtcDateTime, as_naive_utc
 
 Converter = Callable[[Any], Any]
 
@@ -31,23 +32,22 @@ _BATCH_CALLS = 500
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Hold one statement as one dialect wants it."""
+    """Hold one statement as one dialect wants it; encoders and decoders go by position."""
 
     sql: str
-    names: tuple[str, ...]
+    pick: Callable[[dict[str, Any]], tuple[Any, ...]]
     constants: dict[str, Any]
-    encoders: dict[str, Converter]
+    encoders: tuple[tuple[int, Converter], ...]
     decoders: tuple[tuple[int, Converter], ...]
     is_packed: bool
 
     def arguments(self, values: dict[str, Any]) -> list[Any]:
         """Put the values into the order of the placeholders, as the driver wants them."""
-        encoders = self.encoders
-        arguments = []
-        for name in self.names:
-            value = values[name] if name in values else self.constants[name]
-            encode = encoders.get(name)
-            arguments.append(value if encode is None else encode(value))
+        arguments = list(self.pick(self.constants | values if self.constants else values))
+        for index, encode in self.encoders:
+            value = arguments[index]
+            if value is not None:
+                arguments[index] = encode(value)
         return arguments
 
     def decoded(self, rows: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -56,7 +56,9 @@ class _Plan:
         for row in rows:
             values = json.loads(row[0]) if self.is_packed else list(row)
             for index, decode in self.decoders:
-                values[index] = decode(values[index])
+                value = values[index]
+                if value is not None:
+                    values[index] = decode(value)
             decoded.append(tuple(values))
         return decoded
 
@@ -156,21 +158,24 @@ def execute(conn: Connection, writes: Sequence[Write]) -> list[int]:
     One round trip on MySQL and MariaDB (more only beyond 500 writes or 2,000,000 characters).
     """
     if conn.dialect.name == "sqlite":
-        return [_run(conn, write) for write in writes]
+        return _run_each(conn, writes)
     counts: list[int] = []
     for sql, arguments, expected in _batches(conn.dialect, writes):
         counts += _run_batch(conn, sql, arguments, expected)
     return counts
 
 
-def _run(conn: Connection, write: Write) -> int:
-    plan = write.statement.plan(conn.dialect)
+def _run_each(conn: Connection, writes: Sequence[Write]) -> list[int]:
+    counts = []
     cursor = conn.connection.cursor()
     try:
-        cursor.execute(plan.sql, plan.arguments(write.values))
-        return int(cursor.rowcount)
+        for write in writes:
+            plan = write.statement.plan(conn.dialect)
+            cursor.execute(plan.sql, plan.arguments(write.values))
+            counts.append(int(cursor.rowcount))
     finally:
         cursor.close()
+    return counts
 
 
 def _run_batch(conn: Connection, sql: str, arguments: list[Any], expected: int) -> list[int]:
@@ -209,21 +214,41 @@ def _compiled(clause: sa.Select[Any] | sa.UpdateBase, dialect: Dialect) -> _Plan
     is_packed = isinstance(clause, sa.Select) and dialect.name != "sqlite"
     compiled: Any = (_packed(clause) if is_packed else clause).compile(dialect=dialect)
     names = tuple(compiled.positiontup or ())
-    encoders: dict[str, Converter] = {}
-    for name in names:
-        encode = compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
-        if encode is not None:
-            encoders[name] = encode
-    decoders: list[tuple[int, Converter]] = []
-    for index, column in enumerate(selected):
-        decode = _unpacker(column) if is_packed else _decoder(column, dialect)
-        if decode is not None:
-            decoders.append((index, decode))
-    return _Plan(str(compiled), names, dict(compiled.params), encoders, tuple(decoders), is_packed)
+    binds = {name: compiled.binds[name] for name in names}
+    return _Plan(
+        sql=str(compiled),
+        pick=_picker(names),
+        constants={name: compiled.params[name] for name in names if not binds[name].required},
+        encoders=_by_position([_encoder(binds[name].type, dialect) for name in names]),
+        decoders=_by_position(
+            [_unpacker(one.type) if is_packed else _decoder(one.type, dialect) for one in selected]
+        ),
+        is_packed=is_packed,
+    )
 
 
-def _decoder(column: sa.ColumnElement[Any], dialect: Dialect) -> Converter | None:
-    return column.type.dialect_impl(dialect).result_processor(dialect, None)
+def _by_position(found: Sequence[Converter | None]) -> tuple[tuple[int, Converter], ...]:
+    return tuple((index, one) for index, one in enumerate(found) if one is not None)
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """Return what takes these values out of a dictionary, in this order."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda values: tuple(values[name] for name in names)
+
+
+def _encoder(kind: sa.types.TypeEngine[Any], dialect: Dialect) -> Converter | None:
+    if isinstance(kind, UtcDateTime):
+        return _as_text if dialect.name == "sqlite" else as_naive_utc
+    return kind.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _decoder(kind: sa.types.TypeEngine[Any], dialect: Dialect) -> Converter | None:
+    """Return the converter of a column of an embedded database."""
+    if isinstance(kind, UtcDateTime):
+        return _instant
+    return kind.dialect_impl(dialect).result_processor(dialect, None)
 
 
 def _packed(clause: Any) -> Any:
@@ -236,21 +261,21 @@ def _packed(clause: Any) -> Any:
     return clause.with_only_columns(packed, maintain_column_froms=True)
 
 
-def _unpacker(column: sa.ColumnElement[Any]) -> Converter | None:
-    if isinstance(column.type, UtcDateTime):
+def _unpacker(kind: sa.types.TypeEngine[Any]) -> Converter | None:
+    if isinstance(kind, UtcDateTime):
         return _instant
-    if isinstance(column.type, sa.JSON):
-        return _loaded
-    return _flag if isinstance(column.type, sa.Boolean) else None
+    if isinstance(kind, sa.JSON):
+        return json.loads
+    return _flag if isinstance(kind, sa.Boolean) else None
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
+def _as_text(value: datetime) -> str:
+    return as_naive_utc(value).isoformat(" ", "microseconds")
 
 
-def _flag(value: bool | int | str | None) -> bool | None:
-    return None if value is None else bool(int(value))  # MariaDB packs an EXISTS as text at times
+def _instant(text: str) -> datetime:
+    return datetime.fromisoformat(f"{text}+00:00")
 
 
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+def _flag(value: bool | int | str) -> bool:
+    return bool(int(value))  # MariaDB packs an EXISTS as text at times

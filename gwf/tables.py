@@ -36,15 +36,18 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn an aware datetime into naive UTC."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise Invalid("instant", value, expected="give the time zone, for example tzinfo=UTC")
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return None if value is None else as_naive_utc(value)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn naive UTC into an aware datetime."""
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+def as_naive_utc(value: datetime) -> datetime:
+    """Turn an aware datetime into naive UTC, as the drivers want it."""
+    if value.tzinfo is None:
+        raise Invalid("instant", value, expected="give the time zone, for example tzinfo=UTC")
+    return value.astimezone(UTC).replace(tzinfo=None)
 
 
 def _exact(length: int) -> sa.types.TypeEngine[str]:

@@ -15,7 +15,8 @@ from gwf.client.objects import table_html
 from gwf.engine import lookup, seats
 from gwf.engine.rows import database_now
 from gwf.errors import Conflict
-from gwf.model import JobTaskStatus, Record, TaskType, VoteRecord
+from gwf.model import JobTaskStatus, TaskType, VoteRecord
+from gwf.records import Record
 
 
 @dataclass(frozen=True, slots=True)

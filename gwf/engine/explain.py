@@ -16,11 +16,11 @@ from gwf.model import (
     JobStatus,
     JobTaskRecord,
     JobTaskStatus,
-    Record,
     TaskType,
     legal_job_verbs,
     legal_task_verbs,
 )
+from gwf.records import Record
 
 
 @dataclass(frozen=True, slots=True)

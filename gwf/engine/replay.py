@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection
 from gwf.engine.state import JobState
 from gwf.errors import KeyReused
 from gwf.limits import MAX_KEY, checked_name
-from gwf.model import Call, Record
+from gwf.model import Call
+from gwf.records import Record
 from gwf.statements import Statement
 from gwf.tables import idempotency_keys
 

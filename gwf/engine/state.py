@@ -14,7 +14,6 @@ and what is read after the lock is what the last one left.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -38,7 +37,6 @@ from gwf.model import (
     JobStatus,
     JobTaskRecord,
     JobTaskStatus,
-    Record,
     TaskType,
     is_job_transition,
     is_task_transition,
@@ -170,7 +168,7 @@ class JobState:
 
     def touch_task(self, task: JobTaskRecord, **values: Any) -> JobTaskRecord:
         """Change fields of a task without a transition, so without a row in the log."""
-        changed = dataclasses.replace(task, **values)
+        changed = task.replaced(**values)
         self.tasks[task.id] = changed
         difference = int(changed.is_finished) - int(task.is_finished)
         if difference:
@@ -229,7 +227,7 @@ class JobState:
 
     def touch_job(self, **values: Any) -> None:
         """Change fields of the job without a transition."""
-        self.job = dataclasses.replace(self.job, **values, updated_at=self.now)
+        self.job = self.job.replaced(**values, updated_at=self.now)
 
     def log(
         self,
@@ -316,7 +314,7 @@ class JobState:
         """
         self._settle_deadline()
         writes = [*self._history, *self._task_writes(), *self._logs, *self._more]
-        changed = _changed_fields(self._job_as_read, self.job)
+        changed = self._job_as_read.differences(self.job)
         if changed:
             values = {name: getattr(self.job, name) for name in changed}
             guard = {"b_id": self.job.id, "b_status": self._job_as_read.status}
@@ -327,7 +325,7 @@ class JobState:
                 raise Conflict(
                     f"job {self.job.id} changed in the meantime; read it again", found="changed"
                 )
-        self.conn.get_execution_options()["gwf_events"].extend(self._events)
+        self.conn.info["gwf_events"].extend(self._events)
         self._begin_anew()
 
     def _settle_deadline(self) -> None:
@@ -352,7 +350,7 @@ class JobState:
         writes = []
         for job_task_id, task in self.tasks.items():
             before = self._tasks_as_read[job_task_id]
-            changed = _changed_fields(before, task)
+            changed = before.differences(task)
             if not changed:
                 continue
             values = {name: getattr(task, name) for name in changed}
@@ -372,14 +370,6 @@ _JOB_EVENTS = {
     Action.CANCEL: "job_cancelled",
     Action.ROLLBACK: "sent_back",
 }
-
-
-def _changed_fields(before: Record, after: Record) -> tuple[str, ...]:
-    """Return the names of the fields that differ, in their order."""
-    if before is after:
-        return ()
-    names: tuple[str, ...] = type(before).__slots__
-    return tuple(name for name in names if getattr(before, name) != getattr(after, name))
 
 
 def first_deadline(tasks: Iterable[JobTaskRecord]) -> datetime | None:
