@@ -23,6 +23,7 @@ The HTTP status and the exit code of the command line stand beside each name::
     ├── NotAllowed (PermissionError)          403   5   the rules or the roles forbid it
     ├── DatabaseUnavailable (ConnectionError) 503   6   unreachable, refused, read-only
     │   └── DatabaseMismatch                            too old, too new, or not ours
+    ├── ExecutionFailed (RuntimeError)        500   1   an automated task did not succeed
     └── OutcomeUnknown (RuntimeError)         503   7   the connection broke while committing
 """
 
@@ -237,6 +238,14 @@ class DatabaseUnavailable(GwfError, ConnectionError):
 
 class DatabaseMismatch(DatabaseUnavailable):
     """Say that the tables found are not those that this version of gwf works with."""
+
+
+class ExecutionFailed(GwfError, RuntimeError):
+    """Say that an automated task did not succeed; ``code`` is the error code of its attempt."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class OutcomeUnknown(GwfError, RuntimeError):

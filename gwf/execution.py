@@ -1,0 +1,157 @@
+"""Read what an automated task asks for, and hold what its executor is told. No database.
+
+``config`` names an executor and its arguments (rule W1), in full as ``{"executor": "lint", …}`` or
+by the key that is an executor's own: ``{"command": "make test"}``. Other keys are arguments, or
+notes for people: the published samples hold some.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gwf import retries
+from gwf.errors import Invalid
+from gwf.limits import checked_name
+from gwf.retries import Retry
+
+#: The longest that a task may be given, in seconds: thirty days.
+MAX_TIMEOUT_S = 30 * 86_400
+
+#: The key that means an executor, and which.
+SHORTHANDS = {
+    "command": "command",
+    "webhook_url": "webhook",
+    "url": "http",
+    "sql": "sql",
+    "notebook": "notebook",
+    "python": "python",
+}
+HIDDEN = "•••"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Hold what a task asks for: the executor by name, its arguments, its bounds."""
+
+    executor: str
+    arguments: Mapping[str, Any]
+    timeout_s: float | None
+    retry: Retry
+
+
+def work_of(config: object) -> Work | None:
+    """Read the config of an automated task; None where it names no executor.
+
+    Raises
+    ------
+    Invalid
+        It names two executors, or its ``timeout`` or ``retry`` makes no sense.
+    """
+    if config is None:
+        return None
+    if not isinstance(config, Mapping):
+        raise Invalid("config of an automated task", config, expected="a mapping")
+    named = [SHORTHANDS[key] for key in config if key in SHORTHANDS]
+    if config.get("executor") is not None:
+        executor = checked_name("executor", config["executor"])
+    elif len(named) > 1:
+        keys = [key for key in config if key in SHORTHANDS]
+        raise Invalid("config", " and ".join(keys), expected="one of them, or name the executor")
+    elif named:
+        executor = named[0]
+    else:
+        return None
+    bounds = ("executor", "timeout", "retry")
+    return Work(
+        executor=executor,
+        arguments={key: value for key, value in config.items() if key not in bounds},
+        timeout_s=_timeout(config.get("timeout")),
+        retry=retries.parse(config.get("retry")),
+    )
+
+
+def _timeout(value: Any) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= MAX_TIMEOUT_S:
+        raise Invalid(
+            "timeout", value, expected=f"seconds, more than 0 and at most {MAX_TIMEOUT_S:,}"
+        )
+    return float(value)
+
+
+@dataclass(frozen=True)
+class ExecutionContext(Mapping[str, Any]):
+    """Be the context of the job for an executor, and tell what else it may need.
+
+    As a mapping it holds the values of the job's context, so ``context["env"]`` reads one.
+
+    Attributes
+    ----------
+    context
+        The context in force when the attempt was claimed.
+    job, task
+        ``id`` and ``name`` of both; of the job also ``flow``, ``version`` and ``created_by``, of
+        the task ``sequence`` and ``attempt``.
+    results
+        The result of each completed task by its name.
+    previous_task_result
+        As in a condition (rule C2).
+    timeout_s
+        Seconds after which the attempt is over, or None.
+    given_up
+        Is set when the attempt was cancelled or its worker has to stop.
+    """
+
+    context: Mapping[str, Any] = field(default_factory=dict)
+    job: Mapping[str, Any] = field(default_factory=dict)
+    task: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    previous_task_result: Any = None
+    timeout_s: float | None = None
+    given_up: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+    _secrets: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def __getitem__(self, key: str) -> Any:
+        """Return one value of the context."""
+        return self.context[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys of the context."""
+        return iter(self.context)
+
+    def __len__(self) -> int:
+        """Return how many values the context holds."""
+        return len(self.context)
+
+    def revealed(self, what: str, value: object) -> str:
+        """Return a text of a config, or the secret that ``{"secret": "NAME"}`` refers to.
+
+        A secret is read from the environment of the worker, and ``redacted`` hides it from then on.
+
+        Raises
+        ------
+        Invalid
+            Neither a text nor such a reference, or the environment holds no such secret.
+        """
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, Mapping) or set(value) != {"secret"}:
+            raise Invalid(what, value, expected="a text or {'secret': 'NAME'}")
+        name = checked_name("name of a secret", value["secret"], longest=255)
+        secret = os.environ.get(name)
+        if not secret:
+            raise Invalid("secret", name, expected="a variable in the environment of the worker")
+        self._secrets.add(secret)
+        return secret
+
+    def redacted(self, text: str) -> str:
+        """Return the text without the secrets that were used (rule W8)."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+        return text
