@@ -15,7 +15,7 @@ from typing import Any
 
 from gwf import retries
 from gwf.errors import Invalid
-from gwf.limits import checked_name
+from gwf.limits import checked_name, checked_seconds
 from gwf.retries import Retry
 
 #: The longest that a task may be given, in seconds: thirty days.
@@ -65,24 +65,16 @@ def work_of(config: object) -> Work | None:
         executor = named[0]
     else:
         return None
+    timeout = config.get("timeout")
     bounds = ("executor", "timeout", "retry")
     return Work(
         executor=executor,
         arguments={key: value for key, value in config.items() if key not in bounds},
-        timeout_s=_timeout(config.get("timeout")),
+        timeout_s=None
+        if timeout is None
+        else checked_seconds("timeout", timeout, highest=MAX_TIMEOUT_S),
         retry=retries.parse(config.get("retry")),
     )
-
-
-def _timeout(value: Any) -> float | None:
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= MAX_TIMEOUT_S:
-        raise Invalid(
-            "timeout", value, expected=f"seconds, more than 0 and at most {MAX_TIMEOUT_S:,}"
-        )
-    return float(value)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ The bounds fit the published columns: 16,000 characters of four bytes are a MySQ
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -153,6 +154,36 @@ def _in_utc(what: str, value: datetime) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise Invalid(what, value, expected="an instant in the years 1 to 9999") from None
+
+
+def checked_seconds(what: str, value: object, *, highest: int, may_be_zero: bool = False) -> float:
+    """Return a time in seconds.
+
+    Raises
+    ------
+    Invalid
+        Not a number, NaN, below or at 0, or above ``highest``.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        is_enough = value >= 0 if may_be_zero else value > 0
+        if is_enough and value <= highest:
+            return float(value)
+    least = "from 0" if may_be_zero else "more than 0"
+    raise Invalid(what, value, expected=f"seconds, {least} and at most {highest:,}")
+
+
+def expect_known_keys(what: str, given: Iterable[object], known: Sequence[str]) -> None:
+    """Refuse an unknown key of a mapping, and say which one is meant.
+
+    Raises
+    ------
+    Invalid
+    """
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise Invalid(what, key, expected=f"{meant}one of {', '.join(known)}")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))

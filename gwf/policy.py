@@ -5,7 +5,6 @@ The keys are those of semantics.md; ``ballots`` counts the votes.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +23,14 @@ from gwf.ballots import (
     turn,
 )
 from gwf.errors import Invalid
-from gwf.limits import MAX_ID, checked_flag, checked_name, checked_whole
+from gwf.limits import (
+    MAX_ID,
+    checked_flag,
+    checked_name,
+    checked_seconds,
+    checked_whole,
+    expect_known_keys,
+)
 
 #: The longest timeout, in seconds: ten years.
 MAX_TIMEOUT_S = 10 * 366 * 86_400
@@ -66,12 +72,7 @@ def parse(config: object) -> Policy:
         return Policy()
     if not isinstance(config, Mapping):
         raise Invalid("config of an approval", config, expected="a mapping")
-    known = [one.name for one in fields(Policy)]
-    for key in config:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise Invalid("policy key", key, expected=f"{meant}one of {', '.join(known)}")
+    expect_known_keys("policy key", config, [one.name for one in fields(Policy)])
     given = {key: value for key, value in config.items() if value is not None}
     values = {key: _READERS[key](key, value) for key, value in given.items()}
     policy = Policy(**values)
@@ -250,10 +251,7 @@ def _count(key: str, value: Any) -> int:
 
 
 def _seconds(key: str, value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value <= MAX_TIMEOUT_S:
-        raise Invalid(key, value, expected=f"seconds, more than 0 and at most {MAX_TIMEOUT_S}")
-    return float(value)
+    return checked_seconds(key, value, highest=MAX_TIMEOUT_S)
 
 
 def _one_of(*words: str, numbered: str | None = None) -> Callable[[str, Any], str]:

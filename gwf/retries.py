@@ -5,13 +5,18 @@ Retries are opt-in: without ``retry`` in the config of an automated task its fir
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from gwf.errors import Invalid
-from gwf.limits import checked_flag, checked_name, checked_whole
+from gwf.limits import (
+    checked_flag,
+    checked_name,
+    checked_seconds,
+    checked_whole,
+    expect_known_keys,
+)
 
 #: The longest pause between two attempts, in seconds: thirty days.
 MAX_DELAY_S = 30 * 86_400
@@ -74,12 +79,7 @@ def parse(value: object) -> Retry:
         return Retry()
     if not isinstance(value, Mapping):
         raise Invalid("retry", value, expected="a mapping, such as {'max_attempts': 3}")
-    known = [one.name for one in fields(Retry)]
-    for key in value:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise Invalid("key of retry", key, expected=f"{meant}one of {', '.join(known)}")
+    expect_known_keys("key of retry", value, [one.name for one in fields(Retry)])
     given = {key: _READERS[key](key, one) for key, one in value.items() if one is not None}
     return Retry(**given)
 
@@ -95,10 +95,7 @@ def _backoff(key: str, value: Any) -> str:
 
 
 def _seconds(key: str, value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= MAX_DELAY_S:
-        raise Invalid(key, value, expected=f"seconds, from 0 to {MAX_DELAY_S:,}")
-    return float(value)
+    return checked_seconds(key, value, highest=MAX_DELAY_S, may_be_zero=True)
 
 
 def _codes(key: str, value: Any) -> tuple[str, ...]:
