@@ -85,6 +85,18 @@ def test_remove_signer_in_open_mode_that_alone_was_waited_for(wf: gwf.Client) ->
     assert again.record == ended.record
 
 
+def test_remove_signer_whose_seat_held_off_a_rejection(wf: gwf.Client) -> None:
+    """A6, A3: two of three who may vote are a majority again, so it is rejected at once."""
+    people = ["u-pm", "u-lead", "u-dev"]
+    task = asked(wf, {"approvers": people, "min_approvers": 1, "reject_policy": "majority"})
+    wf.add_signer(task, "u-qa")
+    for name in people[:2]:
+        assert task.reject(operator=name).status == "open"
+    ended = wf.remove_signer(task, "u-qa")
+    assert (ended.status, ended.error_code) == ("failed", "rejected")
+    assert wf.approval(task).status == "rejected"
+
+
 def test_add_signer_lowers_no_threshold(wf: gwf.Client) -> None:
     """A6: of n = 2 and an added signer, the signer and one other are not enough."""
     task = asked(wf, {"min_approvers": 2})

@@ -83,7 +83,7 @@ def vote(
         after = _reseated(state, dataclasses.replace(approval, votes=(*approval.votes, cast)))
         needs_people = decision == "reject" or after.policy.order == "sequential"
         people = people_left(state, after) if needs_people else None
-        _go_on(state, task, after, after.outcome(people))
+        go_on(state, task, after, after.outcome(people))
         return after.votes[-1]
 
     arguments = {"job_task_id": job_task_id, "decision": decision, "comment": text}
@@ -368,7 +368,8 @@ def _reseated(state: JobState, approval: Approval) -> Approval:
     return dataclasses.replace(approval, votes=tuple(votes))
 
 
-def _go_on(state: JobState, task: JobTaskRecord, approval: Approval, result: Outcome) -> None:
+def go_on(state: JobState, task: JobTaskRecord, approval: Approval, result: Outcome) -> None:
+    """Decide the approval if its outcome is certain now (rule A3), or ask whose turn it is."""
     if result.status == "approved":
         approve(state, task, approval)
     elif result.status == "rejected":

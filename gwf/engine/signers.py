@@ -27,7 +27,6 @@ from gwf.engine.seats import (
     SeatRow,
     add_row,
     load,
-    open_turn,
     remove_rows,
     save_terms,
 )
@@ -149,7 +148,7 @@ def add_signer(
 def remove_signer(
     conn: Connection, job_task_id: int, call: Call, *, signer: Who, reason: str | None = None
 ) -> JobTaskRecord:
-    """Take the seat of this user away; where only that one was waited for, it passes.
+    """Take the seat of this user away; what is certain without it is decided at once.
 
     A seat that the policy itself requires stays: without it the policy would be another one.
 
@@ -190,10 +189,8 @@ def remove_signer(
         expect_possible(state, task, after, what=f"removing {name}")
         remove_rows(state, gone)
         save_terms(state, record)
-        open_turn(state, after)
         _log(state, task, Action.REMOVE_SIGNER, reason, {"user": name})
-        if after.outcome().status == "approved":  # only this seat was waited for (rule A3)
-            approvals.approve(state, task, after)
+        approvals.go_on(state, task, after, after.outcome())
 
     why = checked_text("reason", reason)
     return _change(conn, job_task_id, call, "remove_signer", change, signer=signer, reason=why)
