@@ -1,4 +1,4 @@
-"""Read what an automated task asks for, and hold what its executor is told. No database.
+"""Read what an automated task asks for, and hold what its executor is told.
 
 ``config`` names an executor and its arguments (rule W1), in full as ``{"executor": "lint", …}`` or
 by the key that is an executor's own: ``{"command": "make test"}``. Other keys are arguments, or
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gwf import retries
+from gwf.database import Database, open_database
 from gwf.errors import Invalid
 from gwf.limits import checked_name, checked_seconds
 from gwf.retries import Retry
@@ -86,7 +87,7 @@ class ExecutionContext(Mapping[str, Any]):
     Attributes
     ----------
     context
-        The context in force when the attempt was claimed.
+        The context in force when the attempt was started.
     job, task
         ``id`` and ``name`` of both; of the job also ``flow``, ``version`` and ``created_by``, of
         the task ``sequence`` and ``attempt``.
@@ -96,8 +97,14 @@ class ExecutionContext(Mapping[str, Any]):
         As in a condition (rule C2).
     timeout_s
         Seconds after which the attempt is over, or None.
+    networks
+        Private networks that the worker allows requests to, such as ``127.0.0.0/8``.
+    artefacts
+        The folder for what an executor leaves behind, such as an executed notebook.
+    database
+        The database of the job; None in another process where it is in memory.
     given_up
-        Is set when the attempt was cancelled or its worker has to stop.
+        Is set when the attempt was cancelled, its time is over, or its worker has to stop.
     """
 
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -106,8 +113,26 @@ class ExecutionContext(Mapping[str, Any]):
     results: Mapping[str, Any] = field(default_factory=dict)
     previous_task_result: Any = None
     timeout_s: float | None = None
+    networks: tuple[str, ...] = ()
+    artefacts: str = "artefacts"
+    database: Database | None = field(default=None, compare=False, repr=False)
     given_up: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
     _secrets: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs; of the database that is its address."""
+        state = dict(self.__dict__)
+        del state["given_up"]
+        if self.database is not None:
+            url = self.database.engine.url
+            state["database"] = None if self.database.in_memory else url
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what came from another process; nobody there can set its ``given_up``."""
+        url = state["database"]
+        database = None if url is None else open_database(url)
+        self.__dict__.update(state | {"database": database, "given_up": threading.Event()})
 
     def __getitem__(self, key: str) -> Any:
         """Return one value of the context."""

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 import gwf
+from gwf import processes
 from gwf.execution import HIDDEN, ExecutionContext
-from gwf.executors import command
-from gwf.executors.command import MAX_OUTPUT, execute
+from gwf.executors.command import execute
+from gwf.processes import MAX_OUTPUT
 
 
 def python(code: str, *arguments: str) -> list[str]:
@@ -216,7 +217,7 @@ def test_execute_ends_what_it_left_behind_in_silence(held: Held) -> None:
 
 def test_execute_kills_what_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that ignores SIGTERM is killed after the grace."""
-    monkeypatch.setattr(command, "GRACE_S", 0.3)
+    monkeypatch.setattr(processes, "GRACE_S", 0.3)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     assert failure({"command": python(code)}, timeout_s=1).code == "timed_out"
 
@@ -225,7 +226,7 @@ def test_execute_goes_on_without_whoever_left_the_group(
     monkeypatch: pytest.MonkeyPatch, held: Held
 ) -> None:
     """A child in a session of its own keeps the pipes open; the result does not wait for it."""
-    monkeypatch.setattr(command, "GRACE_S", 0.3)
+    monkeypatch.setattr(processes, "GRACE_S", 0.3)
     code = FORKS.replace("pass_fds=[hold]", "pass_fds=[hold], start_new_session=True")
     config = {"command": python(code + "print('done')", str(held.path))}
     assert execute(config, ExecutionContext())["stdout"] == "done\n"
