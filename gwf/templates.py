@@ -40,6 +40,9 @@ class _Bounded(ImmutableSandboxedEnvironment):
         """Refuse the methods of a text that pad it."""
         return attr not in _PADDING and super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """Leave ``str.format`` to ``is_safe_attribute``, which refuses it."""
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Calculate with small numbers alone."""
         is_number = all(isinstance(one, int | float) for one in (left, right))
