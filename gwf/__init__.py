@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Action": "gwf.model",
     "Approval": "gwf.client",
+    "BackgroundWorker": "gwf.client",
     "Client": "gwf.client",
     "ConditionInvalid": "gwf.errors",
     "Conflict": "gwf.errors",
@@ -24,6 +25,7 @@ _HOMES = {
     "DatabaseMismatch": "gwf.errors",
     "DatabaseUnavailable": "gwf.errors",
     "Event": "gwf.events",
+    "ExecutionContext": "gwf.execution",
     "ExecutionFailed": "gwf.errors",
     "Flow": "gwf.client",
     "FlowNotFound": "gwf.errors",
@@ -42,6 +44,7 @@ _HOMES = {
     "NotDue": "gwf.errors",
     "NotFound": "gwf.errors",
     "OutcomeUnknown": "gwf.errors",
+    "ScheduleNotFound": "gwf.errors",
     "SendBackRefused": "gwf.errors",
     "StaleAttempt": "gwf.errors",
     "Step": "gwf.client",
@@ -58,6 +61,7 @@ _HOMES = {
 __all__ = [
     "Action",
     "Approval",
+    "BackgroundWorker",
     "Client",
     "ConditionInvalid",
     "Conflict",
@@ -65,6 +69,7 @@ __all__ = [
     "DatabaseMismatch",
     "DatabaseUnavailable",
     "Event",
+    "ExecutionContext",
     "ExecutionFailed",
     "Flow",
     "FlowNotFound",
@@ -83,6 +88,7 @@ __all__ = [
     "NotDue",
     "NotFound",
     "OutcomeUnknown",
+    "ScheduleNotFound",
     "SendBackRefused",
     "StaleAttempt",
     "Step",
@@ -97,7 +103,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gwf.client import Approval, Client, Flow, Group, Job, JobTask, Step, Task, Vote, connect
+    from gwf.client import (
+        Approval,
+        BackgroundWorker,
+        Client,
+        Flow,
+        Group,
+        Job,
+        JobTask,
+        Step,
+        Task,
+        Vote,
+        connect,
+    )
     from gwf.errors import (
         ConditionInvalid,
         Conflict,
@@ -116,6 +134,7 @@ if TYPE_CHECKING:
         NotDue,
         NotFound,
         OutcomeUnknown,
+        ScheduleNotFound,
         SendBackRefused,
         StaleAttempt,
         TaskNotFound,
@@ -123,6 +142,7 @@ if TYPE_CHECKING:
         UserNotFound,
     )
     from gwf.events import Event
+    from gwf.execution import ExecutionContext
     from gwf.model import Action, JobStatus, JobTaskStatus, TaskType
     from gwf.notifications import Webhook
 

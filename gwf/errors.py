@@ -12,7 +12,8 @@ The HTTP status and the exit code of the command line stand beside each name::
     │   ├── JobNotFound
     │   ├── JobTaskNotFound
     │   ├── ContextKeyNotFound (KeyError)
-    │   └── UserNotFound
+    │   ├── UserNotFound
+    │   └── ScheduleNotFound
     ├── Conflict (RuntimeError)               409   4   the state found does not allow it
     │   ├── InUse                                       still used by a flow or a job
     │   ├── NotDue                                      something else has to finish first
@@ -113,6 +114,13 @@ class UserNotFound(NotFound):
 
     noun = "user"
     look_at = "users()"
+
+
+class ScheduleNotFound(NotFound):
+    """Say that no schedule has this id."""
+
+    noun = "schedule"
+    look_at = "schedules()"
 
 
 class ContextKeyNotFound(NotFound, KeyError):

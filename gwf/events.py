@@ -1,4 +1,4 @@
-"""Name what a hook can be told about."""
+"""Name what a hook can be told about, and what wakes the workers of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime
 class Event:
     """Say what happened, to whoever asked to be told; ``at`` is the time of the database.
 
-    ``name`` is one of ``EVENTS``.
+    ``name`` is one of ``EVENTS``, or ``TASK_DUE``, which is for workers alone.
     """
 
     name: str
@@ -23,6 +23,9 @@ class Event:
     message: str | None
     at: datetime
 
+
+#: An automated task may be taken by a worker.
+TASK_DUE = "task_due"
 
 #: What a hook can be told about.
 EVENTS = (

@@ -20,11 +20,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from gwf import queries
+from gwf.executors import Executor
 from gwf.limits import MAX_ID
 from gwf.queries import Window
 from gwf.schemas import (
     ATTEMPTS,
     CONTEXT,
+    EXECUTORS,
     FLOW_TASKS,
     FLOWS,
     INBOX,
@@ -33,10 +35,12 @@ from gwf.schemas import (
     JSON,
     LOGS,
     OUTCOMES,
+    SCHEDULES,
     SECONDS,
     TASKS,
     USERS,
     VOTES,
+    WORKERS,
     Schema,
 )
 
@@ -147,6 +151,37 @@ def inbox(
 def users(conn: Connection, reading: Reading) -> pd.DataFrame:
     """Return one row per user, in the order of ids; ``roles`` holds lists."""
     return _frame(conn, queries.user_frame(limit=None), USERS, reading, derive=_with_roles)
+
+
+def schedules(conn: Connection, reading: Reading, *, is_active: bool | None = None) -> pd.DataFrame:
+    """Return one row per schedule, in the order of ids."""
+    return _frame(conn, queries.schedule_frame(is_active=is_active), SCHEDULES, reading)
+
+
+def workers(conn: Connection, reading: Reading, *, dead_since: datetime) -> pd.DataFrame:
+    """Return one row per worker, the one heard of last at the end.
+
+    ``state`` is ``lost`` for one that was last heard of before ``dead_since`` and never stopped.
+    """
+
+    def derive(columns: Columns) -> Columns:
+        pairs = zip(columns["state"], columns["seen_at"], strict=True)
+        states = [
+            "lost" if state != "stopped" and seen < dead_since else state for state, seen in pairs
+        ]
+        return {**columns, "state": states}
+
+    return _frame(conn, queries.worker_frame(), WORKERS, reading, derive=derive)
+
+
+def executors(installed: Sequence[Executor], registered: Sequence[Executor]) -> pd.DataFrame:
+    """Return one row per executor, by name; those registered in this process are allowed here."""
+    rows = sorted(
+        [(one.name, one.source, False, one.summary) for one in installed]
+        + [(one.name, one.source, True, one.summary) for one in registered]
+    )
+    columns = list(zip(*rows, strict=True))
+    return _typed(dict(zip(EXECUTORS, columns, strict=True)), EXECUTORS)
 
 
 def outcomes(rows: Sequence[tuple[int, int | None, str, str]]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: The newest revision; a test compares it with the scripts.
-HEAD = "0003"
+HEAD = "0004"
 PUBLISHED = "0001"
 
 _OLDEST_SERVERS = {True: ((10, 6), "MariaDB"), False: ((8, 0), "MySQL")}

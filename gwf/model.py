@@ -158,6 +158,8 @@ class TaskRecord(Record):
     is_active: bool
     created_at: datetime
     updated_at: datetime
+    #: The executor that ``config`` names, if the task is automated.
+    executor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,13 @@ class JobTaskRecord(Record):
     started_at: datetime | None
     completed_at: datetime | None
     due_at: datetime | None
+    executor: str | None
+    worker: str | None
+    #: From when on a worker may take the task: since it is due, or when the lease of the worker
+    #: that has it is over. None while no worker may.
+    available_at: datetime | None
+    #: How often the task was tried again by itself since a person opened it.
+    n_retries: int
 
     @property
     def label(self) -> str:
@@ -266,6 +275,7 @@ class AttemptRecord(Record):
     started_at: datetime | None
     completed_at: datetime | None
     due_at: datetime | None
+    worker: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +310,52 @@ class ApprovalRecord(Record):
     outcome: str | None
     requested_at: datetime
     decided_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRecord(Record):
+    """Hold one row of ``schedules``: when workers create a job of a flow.
+
+    ``next_at`` is None while it is not active; ``n_skipped`` counts missed instants.
+    """
+
+    id: int
+    flow_id: int
+    job_name: str
+    cron: str
+    tz: str
+    catch_up: str
+    context: Any
+    is_active: bool
+    created_by: int | None
+    created_at: datetime
+    next_at: datetime | None
+    last_at: datetime | None
+    last_job_id: int | None
+    n_created: int
+    n_skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord(Record):
+    """Hold one row of ``workers``: what a worker may run, and its counters since it began.
+
+    ``state`` is ``running``, ``stopping`` or ``stopped``.
+    """
+
+    name: str
+    host: str
+    pid: int
+    state: str
+    executors: Any
+    concurrency: int
+    n_running: int
+    n_completed: int
+    n_failed: int
+    n_lost: int
+    last_error: str | None
+    started_at: datetime
+    seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

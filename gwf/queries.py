@@ -20,8 +20,10 @@ from gwf.model import (
     FlowRecord,
     JobRecord,
     JobTaskRecord,
+    ScheduleRecord,
     TaskRecord,
     VoteRecord,
+    WorkerRecord,
 )
 from gwf.tables import (
     approval_seats,
@@ -33,10 +35,12 @@ from gwf.tables import (
     job_task_logs,
     job_tasks,
     jobs,
+    schedules,
     tasks,
     user_roles,
     users,
     votes,
+    workers,
 )
 
 
@@ -57,6 +61,8 @@ JOB_TASK_COLUMNS = columns_of(job_tasks, JobTaskRecord)
 ATTEMPT_COLUMNS = columns_of(job_task_attempts, AttemptRecord)
 APPROVAL_COLUMNS = columns_of(approvals, ApprovalRecord)
 VOTE_COLUMNS = columns_of(votes, VoteRecord)
+SCHEDULE_COLUMNS = columns_of(schedules, ScheduleRecord)
+WORKER_COLUMNS = columns_of(workers, WorkerRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +197,8 @@ def _attempt_half(table: sa.Table, window: Window, definition: sa.FromClause) ->
         table.c.started_at,
         table.c.completed_at,
         table.c.due_at,
+        definition.c.executor,
+        table.c.worker,
     ).join_from(table, jobs, jobs.c.id == table.c.job_id)
     if table is not job_tasks:
         query = query.join(job_tasks, job_tasks.c.id == table.c.job_task_id)
@@ -372,6 +380,29 @@ def user_frame(*, limit: int | None) -> sa.Select[Any]:
         .order_by(users.c.id, user_roles.c.role)
         .limit(limit)
     )
+
+
+def schedule_frame(*, is_active: bool | None) -> sa.Select[Any]:
+    """Select the frame ``schedules``, in the order of ids."""
+    query = (
+        sa.select(
+            schedules.c.id.label("schedule_id"),
+            schedules.c.flow_id,
+            flows.c.name.label("flow_name"),
+            *(column for column in SCHEDULE_COLUMNS if column.name not in ("id", "flow_id")),
+        )
+        .join_from(schedules, flows, flows.c.id == schedules.c.flow_id)
+        .order_by(schedules.c.id)
+    )
+    return query if is_active is None else query.where(schedules.c.is_active == is_active)
+
+
+def worker_frame() -> sa.Select[Any]:
+    """Select the frame ``workers``, the one heard of last at the end."""
+    return sa.select(
+        workers.c.name.label("worker"),
+        *(column for column in WORKER_COLUMNS if column.name != "name"),
+    ).order_by(workers.c.seen_at, workers.c.name)
 
 
 def _within(

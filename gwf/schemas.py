@@ -31,6 +31,7 @@ JOB_STATUS = _category(JobStatus)
 TASK_STATUS = _category(JobTaskStatus)
 ACTION = _category(Action)
 DECISION = _category(("approve", "reject"))
+WORKER_STATE = _category(("running", "stopping", "stopped", "lost"))
 ANY_STATUS = _category(dict.fromkeys([*map(str, JobTaskStatus), *map(str, JobStatus)]))
 
 Schema = Mapping[str, Any]
@@ -111,6 +112,8 @@ ATTEMPTS: Schema = {
     "due_at": INSTANT,
     "wait_s": SECONDS,
     "work_s": SECONDS,
+    "executor": TEXT,
+    "worker": TEXT,
 }
 LOGS: Schema = {
     "log_id": ID,
@@ -179,3 +182,37 @@ USERS: Schema = {
     "roles": JSON,
     "created_at": INSTANT,
 }
+SCHEDULES: Schema = {
+    "schedule_id": ID,
+    "flow_id": ID,
+    "flow_name": TEXT,
+    "job_name": TEXT,
+    "cron": TEXT,
+    "tz": TEXT,
+    "catch_up": TEXT,
+    "context": JSON,
+    "is_active": FLAG,
+    "created_by": MAYBE_ID,
+    "created_at": INSTANT,
+    "next_at": INSTANT,
+    "last_at": INSTANT,
+    "last_job_id": MAYBE_ID,
+    "n_created": ID,
+    "n_skipped": ID,
+}
+WORKERS: Schema = {
+    "worker": TEXT,
+    "host": TEXT,
+    "pid": ID,
+    "state": WORKER_STATE,
+    "executors": JSON,
+    "concurrency": ID,
+    "n_running": ID,
+    "n_completed": ID,
+    "n_failed": ID,
+    "n_lost": ID,
+    "last_error": TEXT,
+    "started_at": INSTANT,
+    "seen_at": INSTANT,
+}
+EXECUTORS: Schema = {"executor": TEXT, "source": TEXT, "is_allowed": FLAG, "summary": TEXT}

@@ -89,6 +89,7 @@ tasks = sa.Table(
     sa.Column("is_active", sa.Boolean, nullable=False),
     _instant("created_at", required=True),
     _instant("updated_at", required=True),
+    sa.Column("executor", _exact(100)),
     sa.Index("idx_tasks_name", "name"),
     sa.Index("idx_tasks_task_type", "task_type"),
     **_OPTIONS,
@@ -187,6 +188,12 @@ job_tasks = sa.Table(
     _instant("due_at"),
     _instant("created_at", required=True),
     _instant("updated_at", required=True),
+    sa.Column("executor", _exact(100)),
+    sa.Column("worker", sa.String(100)),
+    #: From when on a worker may take the task: it is due, or the lease of the last one is over.
+    _instant("available_at"),
+    sa.Column("n_retries", sa.Integer, nullable=False, server_default="0"),
+    sa.Index("idx_job_tasks_available", "executor", "available_at"),
     sa.Index("idx_job_tasks_sequence", "job_id", "sequence"),
     sa.Index("idx_job_tasks_task", "task_id"),
     sa.Index("idx_job_tasks_ready", "status", "task_type", "ready_at"),
@@ -210,6 +217,7 @@ job_task_attempts = sa.Table(
     _instant("completed_at"),
     _instant("due_at"),
     _instant("superseded_at", required=True),
+    sa.Column("worker", sa.String(100)),
     sa.UniqueConstraint("job_task_id", "attempt", name="uk_job_task_attempts_attempt"),
     sa.Index("idx_job_task_attempts_job", "job_id"),
     **_OPTIONS,
@@ -342,6 +350,51 @@ user_roles = sa.Table(
     sa.Column("role", _exact(100), primary_key=True),
     sa.Index("idx_user_roles_role", "role"),
     **_COMPOSITE,
+)
+
+#: What runs automated tasks, and when it was last heard of.
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", _exact(100), primary_key=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("executors", Json, nullable=False),
+    sa.Column("concurrency", sa.Integer, nullable=False),
+    sa.Column("n_running", sa.Integer, nullable=False),
+    sa.Column("n_completed", sa.BigInteger, nullable=False),
+    sa.Column("n_failed", sa.BigInteger, nullable=False),
+    sa.Column("n_lost", sa.BigInteger, nullable=False),
+    sa.Column("last_error", sa.Text),
+    _instant("started_at", required=True),
+    _instant("seen_at", required=True),
+    sa.Index("idx_workers_seen", "seen_at"),
+    **_COMPOSITE,
+)
+
+#: When workers create a job of a flow.
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    _id(),
+    sa.Column("flow_id", Id, sa.ForeignKey("flows.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("job_name", sa.String(100), nullable=False),
+    sa.Column("cron", sa.String(100), nullable=False),
+    sa.Column("tz", sa.String(100), nullable=False),
+    sa.Column("catch_up", sa.String(20), nullable=False),
+    sa.Column("context", Json),
+    sa.Column("is_active", sa.Boolean, nullable=False),
+    sa.Column("created_by", sa.BigInteger),
+    _instant("created_at", required=True),
+    _instant("next_at"),
+    _instant("last_at"),
+    sa.Column("last_job_id", Id),
+    sa.Column("n_created", sa.BigInteger, nullable=False),
+    sa.Column("n_skipped", sa.BigInteger, nullable=False),
+    sa.Index("idx_schedules_next", "next_at"),
+    sa.Index("idx_schedules_flow", "flow_id"),
+    **_OPTIONS,
 )
 
 idempotency_keys = sa.Table(

@@ -12,7 +12,7 @@ ten thousand million characters. How long a loop may run is left to whoever writ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError
@@ -143,14 +143,20 @@ def _compiled(key: str, text: str) -> Callable[..., Any]:
             key, f"of {len(text):,} characters", expected=f"templates of at most {MAX_TEMPLATE:,}"
         )
     try:
-        expression = _only_expression(text)
-        if expression is not None:
-            return _environment().compile_expression(expression, undefined_to_none=False)
-        return _environment().from_string(text).render
+        return _template(text)
     except TemplateError as error:
         raise Invalid(
             key, text, expected=f"{_said(error)}; {{% raw %}} keeps braces as they are"
         ) from None
+
+
+@lru_cache(maxsize=1000)
+def _template(text: str) -> Callable[..., Any]:
+    """Return what renders a text; one that is an expression alone gives its value."""
+    expression = _only_expression(text)
+    if expression is not None:
+        return _environment().compile_expression(expression, undefined_to_none=False)
+    return _environment().from_string(text).render
 
 
 def _only_expression(text: str) -> str | None:

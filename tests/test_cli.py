@@ -190,9 +190,9 @@ def test_version_is_that_of_the_package() -> None:
 def test_init_says_what_it_did(databases: Any) -> None:
     url = databases.new()
     label = sa.make_url(url).render_as_string(hide_password=True)
-    assert run("init", url=url).stdout == f"{label}: made the tables, revision 0003\n"
-    assert run("init", url=url).stdout == f"{label}: ready, revision 0003; nothing to do\n"
-    assert run("upgrade", url=url).stdout == f"{label}: ready, revision 0003; nothing to do\n"
+    assert run("init", url=url).stdout == f"{label}: made the tables, revision 0004\n"
+    assert run("init", url=url).stdout == f"{label}: ready, revision 0004; nothing to do\n"
+    assert run("upgrade", url=url).stdout == f"{label}: ready, revision 0004; nothing to do\n"
 
 
 def test_init_refuses_a_file_that_is_no_database(folder: Path) -> None:
@@ -209,7 +209,7 @@ def test_upgrade_brings_an_older_database_to_this_version(databases: Any) -> Non
     db = open_database(url)
     migrate.upgrade(db, migrate.PUBLISHED)
     db.close()
-    assert "upgraded from revision 0001 to 0003" in run("upgrade", url=url).stdout
+    assert "upgraded from revision 0001 to 0004" in run("upgrade", url=url).stdout
     assert run("jobs", "--json", url=url).stdout == "[]\n"
 
 
@@ -220,7 +220,7 @@ def test_adopt_takes_over_the_published_tables(databases: Any) -> None:
     expect_one_line(result, "gwf adopt")
     shown = run("adopt", url=url).stdout
     assert "took over the tables of GoWorkFlow" in shown
-    assert "upgraded from revision 0001 to 0003" in shown
+    assert "upgraded from revision 0001 to 0004" in shown
     assert run("jobs", "--json", url=url).stdout == "[]\n"
     assert "nothing to do" in run("adopt", url=url).stdout
 

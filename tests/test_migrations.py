@@ -237,7 +237,7 @@ def schema_of(db: Database) -> dict[str, set[str]]:
             lines = [(n, re.sub(r" AUTO_INCREMENT=\d+", "", s).split("\n")) for n, s in create]
         tables: dict[str, set[str]] = {}
         for name, parts in lines:
-            tables.setdefault(name, set()).update(part.strip(" ,)") for part in parts)
+            tables.setdefault(name, set()).update(filter(None, (p.strip(" ,)") for p in parts)))
         return {n: t for n, t in tables.items() if n not in ("alembic_version", "sqlite_sequence")}
 
     return read(db, work)

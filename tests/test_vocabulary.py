@@ -46,7 +46,7 @@ PUBLISHED = {
     for column in table.c
 }
 #: Words that the design gives to something else, or that say nothing.
-FORBIDDEN = ("executor", "assignee", "_ts", "_date", "_time", "_ms", "datetime", "workflow", "uuid")
+FORBIDDEN = ("executor_", "assignee", "_ts", "_date", "_time", "_ms", "datetime", "workflow", "uuid")
 
 
 def names_of_frames() -> list[tuple[str, str, object]]:
@@ -99,16 +99,24 @@ def test_transitions_use_the_words_of_the_statuses() -> None:
         assert {transition.action for transition in transitions} <= set(gwf.Action)
 
 
-def test_operator_is_the_word_and_executor_only_a_published_column() -> None:
-    """The tables keep ``job_tasks.executor_id``; Python, frames and new tables say operator."""
-    stored = [(table, column.name) for table, column in COLUMNS if "executor" in column.name]
-    assert stored == [("job_tasks", "executor_id")]
+def test_operator_is_a_person_and_executor_is_code() -> None:
+    """The tables keep ``job_tasks.executor_id``; elsewhere a person is an operator.
+
+    An executor is the code that runs an automated task, so it has a name and never an id.
+    """
+    stored = {(table, column.name) for table, column in COLUMNS if "executor" in column.name}
+    assert stored == {
+        ("job_tasks", "executor_id"),
+        ("tasks", "executor"),
+        ("job_tasks", "executor"),
+        ("workers", "executors"),
+    }
     assert [(table, column.name) for table, column in COLUMNS if column.key == "operator_id"] == [
         ("job_tasks", "executor_id"),
         ("job_task_attempts", "operator_id"),
         ("job_task_logs", "operator_id"),
     ]
-    assert not [name for _, name, _ in names_of_frames() if "executor" in name]
+    assert not [name for _, name, _ in names_of_frames() if "executor_" in name]
     for verb in vars(Client) | vars(Job) | vars(JobTask):
         assert "executor" not in verb
 
@@ -123,6 +131,8 @@ def test_records_have_the_names_of_the_columns() -> None:
         (model.AttemptRecord, queries.ATTEMPT_COLUMNS),
         (model.ApprovalRecord, queries.APPROVAL_COLUMNS),
         (model.VoteRecord, queries.VOTE_COLUMNS),
+        (model.ScheduleRecord, queries.SCHEDULE_COLUMNS),
+        (model.WorkerRecord, queries.WORKER_COLUMNS),
     ]
     assert {record for record, _ in pairs} == set(RECORDS)
     for record, columns in pairs:
@@ -170,7 +180,8 @@ def test_names_are_words_of_the_design() -> None:
 def test_frames_call_a_column_as_the_tables_do() -> None:
     """A frame's column is a table's, or an id with its noun, or one that the design derives."""
     derived = {"n_tasks", "duration_s", "wait_s", "work_s", "condition", "skip_if_false", "roles"}
-    derived |= {"user", "vote_id", "is_superseded"}
+    derived |= {"user", "vote_id", "is_superseded", "schedule_id"}
+    derived |= {"source", "is_allowed", "summary"}
     keys = {column.key for _, column in COLUMNS}
     ids = {"task_id", "flow_id", "flow_task_id", "job_id", "job_task_id", "log_id", "user_id"}
     for frame, name, _ in names_of_frames():

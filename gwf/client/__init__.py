@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from gwf.client.approval import Approval, Vote
 from gwf.client.approvals import Approvals
+from gwf.client.automation import Automation, BackgroundWorker
 from gwf.client.definitions import Definitions
 from gwf.client.handles import JobTask
 from gwf.client.job import Job, JobContext
@@ -30,6 +31,7 @@ from gwf.notifications import Hooks, Webhook, configured_webhook
 
 __all__ = [
     "Approval",
+    "BackgroundWorker",
     "Client",
     "Flow",
     "Group",
@@ -82,20 +84,23 @@ def connect(
     return client
 
 
-class Client(Definitions, Jobs, JobTasks, Approvals, Tables):
+class Client(Definitions, Jobs, JobTasks, Approvals, Automation, Tables):
     """Run the verbs on one database and read its tables; made by ``gwf.connect``."""
 
     def __init__(self, database: Database, *, user: int | str | None = None) -> None:
         self.database = database
         self.user = checked_operator(user)
         self.users = Users(database, self.user)
+        self._functions = {}
         self.hooks = Hooks()
         self.webhook: Webhook | None = None
         database.after_commit.append(self.hooks.tell)
 
     def as_user(self, user: int | str | None) -> Client:
         """Return a client of the same database that acts as somebody else."""
-        return Client(self.database, user=user)
+        other = Client(self.database, user=user)
+        other._functions = self._functions
+        return other
 
     def __repr__(self) -> str:
         """Return where the database is, without its password."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
 
+from gwf import timely
 from gwf.ballots import Decision
 from gwf.client.approval import Approval, Vote, read_approval, vote_of
 from gwf.client.door import Door, JobTaskLike, Operator, attempt_of, id_of
@@ -182,7 +183,7 @@ class Approvals(Door):
         who = self._call(user).operator
         if who is None:
             raise Invalid("user", None, expected="whose inbox: gwf.connect(url, user=…) or user=…")
-        self._apply_all_deadlines()
+        timely.apply_all_deadlines(self.database)
 
         def work(conn: Connection) -> pd.DataFrame:
             from gwf import frames
@@ -232,7 +233,7 @@ class Approvals(Door):
         Nobody has to call this for a deadline to hold: a job's deadlines are applied before it is
         read or written. It tells the hooks in time, and keeps the first reader from waiting.
         """
-        return self._apply_all_deadlines()
+        return timely.apply_all_deadlines(self.database)
 
     def on(self, event: str, hook: Hook) -> Callable[[], None]:
         """Call a function after each commit in which this happened, and return what ends that.

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.engine import Connection
 
+from gwf import timely
 from gwf.client.handles import JobTask
 from gwf.client.job import Job
 from gwf.client.objects import Flow, Task
 from gwf.client.steps import StepLike, TaskLike
-from gwf.database import Database, read, write
+from gwf.database import Database
 from gwf.engine import definitions
-from gwf.engine.deadlines import apply_deadlines, late_jobs
-from gwf.engine.locks import DeadlinePassed
-from gwf.engine.rows import database_now
 from gwf.errors import Invalid
 from gwf.limits import checked_choice, checked_id, checked_operator, checked_whole
 from gwf.model import Call, JobRecord
@@ -97,27 +95,10 @@ class Door:
         return [definitions.get_flow(conn, self._flow_id(conn, which)).id]
 
     def _read(self, work: Callable[[Connection], Answer]) -> Answer:
-        return self._in_time(lambda: read(self.database, work))
+        return timely.read(self.database, work)
 
     def _write(self, work: Callable[[Connection], Answer]) -> Answer:
-        return self._in_time(lambda: write(self.database, work))
-
-    def _in_time(self, act: Callable[[], Answer]) -> Answer:
-        """Do this once no deadline of what it looks at has passed (rule W6)."""
-        while True:
-            try:
-                return act()
-            except DeadlinePassed as passed:
-                self._apply_deadlines(passed.job_id)
-
-    def _apply_all_deadlines(self) -> int:
-        n_applied = 0
-        while late := read(self.database, lambda conn: late_jobs(conn, database_now(conn))):
-            n_applied += sum(self._apply_deadlines(job_id) for job_id in late)
-        return n_applied
-
-    def _apply_deadlines(self, job_id: int) -> int:
-        return write(self.database, lambda conn: apply_deadlines(conn, job_id))
+        return timely.write(self.database, work)
 
 
 def id_of(what: str, which: object) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
 
+from gwf import timely
 from gwf.client.door import Door, FlowLike, Instant, JobLike, choices, id_of
 from gwf.engine.locks import get_job
 from gwf.engine.rows import database_now
@@ -178,7 +179,9 @@ class Tables(Door):
             return _read_frame(noun, conn, reading, job_id=job_id, flow_ids=flow_ids, **filters)
 
         if "since" in filters:
-            self._apply_all_deadlines()  # these frames show what becomes of running tasks
+            timely.apply_all_deadlines(
+                self.database
+            )  # these frames show what becomes of running tasks
         frame = self._read(work)
         if frame.attrs["gwf"]["is_cut"]:
             which = "last" if is_newest else "first"

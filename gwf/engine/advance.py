@@ -19,7 +19,9 @@ from typing import Any
 
 from gwf import conditions
 from gwf.engine.context import context_values
+from gwf.engine.inputs import inputs
 from gwf.engine.state import JobState
+from gwf.events import TASK_DUE
 from gwf.model import Action, JobStatus, JobTaskRecord, JobTaskStatus, microseconds
 
 #: Inputs of a condition are logged up to this size; beyond it the log says how large they were.
@@ -99,7 +101,16 @@ def make_due(state: JobState, members: Sequence[JobTaskRecord]) -> None:
         if task.condition_config:
             _decide(state, task)
         else:
-            state.touch_task(task, ready_at=state.now)
+            _let_start(state, task)
+
+
+def _let_start(state: JobState, task: JobTaskRecord) -> None:
+    """Let operators start the task, and workers where it names an executor."""
+    if task.executor is None:
+        state.touch_task(task, ready_at=state.now)
+        return
+    state.touch_task(task, ready_at=state.now, available_at=state.now)
+    state.notify(TASK_DUE, task)
 
 
 def has_ended(group: Sequence[JobTaskRecord]) -> bool:
@@ -187,20 +198,20 @@ def _decide(state: JobState, task: JobTaskRecord) -> None:
     """Evaluate the condition of a task, once, and act on it (rules C3 to C5)."""
     config = task.condition_config if isinstance(task.condition_config, dict) else {}
     expression = config.get("condition")
-    inputs = _inputs(state, task)
+    names = inputs(state.job, task, state.load_all(), _context(state))
     if isinstance(expression, str):
-        verdict = conditions.evaluate(expression, inputs)
+        verdict = conditions.evaluate(expression, names)
     else:  # written by another program, since it was not checked
         verdict = conditions.Verdict(value=None, error="condition_config holds no condition")
     record = {
         "condition": expression,
-        "inputs": _logged(expression, inputs),
+        "inputs": _logged(expression, names),
         "value": verdict.value,
     }
     if verdict.error is not None:
         record["error"] = verdict.error
     if verdict.value:
-        state.touch_task(task, ready_at=state.now)
+        _let_start(state, task)
         state.note_condition({"job_task_id": task.id, **record})
     elif verdict.error is None and config.get("skip_if_false", True):
         _skip_by_condition(state, task, record)
@@ -240,41 +251,6 @@ def _fail_by_condition(state: JobState, task: JobTaskRecord, record: dict[str, A
     )
 
 
-def _inputs(state: JobState, task: JobTaskRecord) -> dict[str, Any]:
-    """Return the names that a condition may use (rule C2), as of this moment."""
-    tasks = state.load_all()
-    done = [other for other in tasks if other.status == JobTaskStatus.COMPLETED]
-    lower = [other.sequence for other in done if other.sequence < task.sequence]
-    previous: Any = None
-    if lower:
-        size = sum(other.sequence == max(lower) for other in tasks)
-        nearest = [other for other in done if other.sequence == max(lower)]
-        previous = (
-            nearest[0].result if size == 1 else {one.task_name: one.result for one in nearest}
-        )
-    return {
-        "previous_task_result": previous,
-        "results": {other.task_name: other.result for other in done},
-        "context": _context(state),
-        "job": {
-            "id": state.job.id,
-            "name": state.job.job_name,
-            "flow": state.job.flow_name,
-            "version": state.job.flow_version,
-            "created_by": state.job.created_by,
-            "n_rollbacks": state.job.n_rollbacks,
-        },
-        "task": {
-            "id": task.id,
-            "name": task.task_name,
-            "type": task.task_type,
-            "sequence": task.sequence,
-            "attempt": task.attempt,
-            "config": task.config or {},
-        },
-    }
-
-
 def _context(state: JobState) -> dict[str, Any]:
     """Return the context as this verb leaves it, read once however many conditions ask."""
     if state.context is None:
@@ -282,9 +258,9 @@ def _context(state: JobState) -> dict[str, Any]:
     return state.context | state.new_context
 
 
-def _logged(expression: object, inputs: Mapping[str, Any]) -> Any:
+def _logged(expression: object, names: Mapping[str, Any]) -> Any:
     if not isinstance(expression, str):
         return {}
-    used = conditions.read_by(expression, inputs)
+    used = conditions.read_by(expression, names)
     size = len(json.dumps(used, ensure_ascii=False))
     return used if size <= MAX_LOGGED_INPUTS else {"omitted_characters": size}

@@ -65,6 +65,8 @@ _COPIED = {
     "status": sa.literal(str(JobTaskStatus.PENDING)),
     "attempt": sa.literal(1),
     "is_skipped": sa.literal(False, sa.Boolean),
+    "executor": tasks.c.executor,
+    "n_retries": sa.literal(0),
     "created_at": sa.bindparam("now", type_=UtcDateTime),
     "updated_at": sa.bindparam("now", type_=UtcDateTime),
 }

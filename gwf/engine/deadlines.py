@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 from gwf.engine import approvals
 from gwf.engine.advance import fail_job
 from gwf.engine.locks import lock_job
+from gwf.engine.retrying import fail_attempt
 from gwf.engine.seating import candidate_of
 from gwf.engine.seats import ESCALATION, Approval, add_row, close, load, save_terms
 from gwf.engine.state import JobState, first_deadline
@@ -86,6 +87,10 @@ def _time_out(state: JobState, task: JobTaskRecord) -> None:
     )
     state.notify("overdue", task)
     approval = _approval(state, task)
+    if task.worker is not None:
+        message = "it was not done in time"
+        fail_attempt(state, task, code=approvals.TIMED_OUT, message=message)
+        return
     if approval is None:
         _fail(state, task)
         return

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from gwf import conditions, policy, queries
+from gwf import conditions, executors, policy, queries
 from gwf.engine.rows import database_now
 from gwf.errors import Conflict, FlowNotFound, InUse, Invalid, TaskNotFound
+from gwf.execution import work_of
 from gwf.limits import (
     MAX_SEQUENCE,
     MAX_VERSION,
@@ -87,7 +88,7 @@ def create_task(conn: Connection, values: Mapping[str, Any]) -> TaskRecord:
         "created_at": now,
         "updated_at": now,
     }
-    _expect_policy(fields)
+    fields["executor"] = _expect_meaningful(fields)
     return TaskRecord(id=_INSERT_TASK.insert(conn, **fields), **fields)
 
 
@@ -104,7 +105,10 @@ def update_task(conn: Connection, task_id: int, values: Mapping[str, Any]) -> Ta
     wanted = _checked_task(values)
     task = replace(get_task(conn, task_id), **wanted, updated_at=database_now(conn))
     if "config" in wanted or "task_type" in wanted:
-        _expect_policy({"task_type": task.task_type, "config": task.config})
+        wanted["executor"] = _expect_meaningful(
+            {"task_type": task.task_type, "config": task.config}
+        )
+        task = replace(task, executor=wanted["executor"])
     conn.execute(
         tasks.update().where(tasks.c.id == task_id).values(**wanted, updated_at=task.updated_at)
     )
@@ -303,10 +307,20 @@ def _checked_positions(conn: Connection, positions: Sequence[Position]) -> list[
     return sorted(positions, key=lambda position: position.sequence)
 
 
-def _expect_policy(task: Mapping[str, Any]) -> None:
-    """Refuse the config of an approval that is no policy, where it is saved."""
+def _expect_meaningful(task: Mapping[str, Any]) -> str | None:
+    """Refuse a config that its type of task could not use, and return the executor that it names.
+
+    An approval has a policy, an automated task names work that could run (rule W1).
+    """
     if task["task_type"] == TaskType.APPROVAL:
         policy.parse(task["config"])
+    if task["task_type"] != TaskType.AUTOMATED:
+        return None
+    work = work_of(task["config"])
+    if work is None:
+        return None
+    executors.expect_runnable(work)
+    return work.executor
 
 
 def _expect_active(task: TaskRecord) -> None:

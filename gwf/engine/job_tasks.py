@@ -59,6 +59,7 @@ def start_task(conn: Connection, job_task_id: int, call: Call) -> JobTaskRecord:
             operator_id=state.actor.operator_id,
             started_at=state.now,
             due_at=due_at,
+            available_at=None,
         )
 
     return _change(conn, job_task_id, call, "start_task", change)
@@ -267,6 +268,9 @@ def reopened(
         started_at=None,
         completed_at=None,
         due_at=None,
+        worker=None,
+        available_at=None,
+        n_retries=0,
     )
 
 

@@ -82,6 +82,8 @@ def give_up(state: JobState, why: str | None) -> None:
                 error_message=why or "the job was cancelled",
                 completed_at=state.now,
             )
+        elif task.available_at is not None:
+            state.touch_task(task, available_at=None)
     state.change_job(
         Action.CANCEL,
         message=why,

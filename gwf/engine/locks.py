@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +17,7 @@ from gwf.engine.state import JobState
 from gwf.errors import JobNotFound, JobTaskNotFound
 from gwf.model import JobRecord, JobTaskRecord, JobTaskStatus
 from gwf.statements import Statement
-from gwf.tables import jobs
+from gwf.tables import job_tasks, jobs
 
 _JOB = Statement(
     sa.select(*queries.JOB_COLUMNS, server_clock().label("now")).where(
@@ -67,6 +69,34 @@ def lock_job_of_task(conn: Connection, job_task_id: int) -> tuple[JobState, JobT
     state = _state(conn, found[0][: rows.N_LOCKED])
     state.take([found[0][rows.N_LOCKED :]])
     return state, state.tasks[job_task_id]
+
+
+def lock_jobs_of_tasks(conn: Connection, job_task_ids: Sequence[int]) -> list[JobState]:
+    """Lock the jobs of these tasks and read both, but for the jobs that somebody else holds.
+
+    A job with a deadline that has to be applied first is left alone too.
+    """
+    ids = {f"id_{number}": one for number, one in enumerate(job_task_ids)}
+    states: dict[int, JobState] = {}
+    for row in _lock_free(len(ids)).fetch(conn, **ids) if ids else ():
+        try:
+            state = _state(conn, row[: rows.N_LOCKED])
+        except DeadlinePassed:
+            continue
+        states.setdefault(state.job.id, state).take([row[rows.N_LOCKED :]])
+    return list(states.values())
+
+
+@cache
+def _lock_free(n_tasks: int) -> Statement:
+    ids = [sa.bindparam(f"id_{number}", type_=sa.BigInteger) for number in range(n_tasks)]
+    return Statement(
+        sa.select(*rows.LOCKED, *queries.JOB_TASK_COLUMNS)
+        .join_from(job_tasks, jobs, jobs.c.id == job_tasks.c.job_id)
+        .where(sa.or_(*(job_tasks.c.id == one for one in ids)))
+        .order_by(job_tasks.c.available_at, job_tasks.c.id)
+        .with_for_update(skip_locked=True)
+    )
 
 
 def get_job(conn: Connection, job_id: int) -> tuple[JobRecord, datetime]:

@@ -42,6 +42,19 @@ def _sysdate(element: Any, compiler: Any, **options: Any) -> str:
     return "SYSDATE(6)"
 
 
+class statement_clock(FunctionElement[datetime]):
+    """Read the server's clock once for a statement, so that an index can be searched by it."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(statement_clock)
+def _now(element: Any, compiler: Any, **options: Any) -> str:
+    return "NOW(6)"
+
+
+@compiles(statement_clock, "sqlite")
 @compiles(server_clock, "sqlite")
 def _no_clock(element: Any, compiler: Any, **options: Any) -> str:
     return "NULL"  # an embedded database has the clock of its process, see database.utc_now
@@ -50,16 +63,17 @@ def _no_clock(element: Any, compiler: Any, **options: Any) -> str:
 _NOW = Statement(sa.select(server_clock().label("now")))
 
 
-_LOCKED = (*queries.JOB_COLUMNS, server_clock().label("now"), directory.HOLDS_ANYBODY)
+#: The columns that every lock of a job reads.
+LOCKED = (*queries.JOB_COLUMNS, server_clock().label("now"), directory.HOLDS_ANYBODY)
 _own = job_tasks.alias("own")
 
 LOCK_JOB = Statement(
-    sa.select(*_LOCKED).where(jobs.c.id == sa.bindparam("job_id")).with_for_update()
+    sa.select(*LOCKED).where(jobs.c.id == sa.bindparam("job_id")).with_for_update()
 )
 #: The job of a task and the task itself. The subquery takes no lock and cannot go stale, since a
 #: task never changes its job; it lets the server find the job first.
 LOCK_JOB_OF_TASK = Statement(
-    sa.select(*_LOCKED, *queries.JOB_TASK_COLUMNS)
+    sa.select(*LOCKED, *queries.JOB_TASK_COLUMNS)
     .join_from(jobs, job_tasks, job_tasks.c.job_id == jobs.c.id)
     .where(
         jobs.c.id
@@ -70,7 +84,7 @@ LOCK_JOB_OF_TASK = Statement(
     )
     .with_for_update()
 )
-N_LOCKED = len(_LOCKED)
+N_LOCKED = len(LOCKED)
 
 ALL_TASKS = Statement(
     sa.select(*queries.JOB_TASK_COLUMNS)
@@ -136,6 +150,7 @@ KEEP_ATTEMPT = Statement(
             "attempt",
             *_KEPT_FIELDS,
             "operator_id",
+            "worker",
             "status",
             "error_code",
             "completed_at",
@@ -147,6 +162,7 @@ KEEP_ATTEMPT = Statement(
             job_tasks.c.attempt,
             *(job_tasks.c[name] for name in _KEPT_FIELDS),
             job_tasks.c.operator_id,
+            job_tasks.c.worker,
             sa.bindparam("status", type_=sa.String),
             sa.bindparam("error_code", type_=sa.String),
             sa.bindparam("completed_at", type_=UtcDateTime),

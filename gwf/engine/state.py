@@ -169,6 +169,8 @@ class JobState:
     def touch_task(self, task: JobTaskRecord, **values: Any) -> JobTaskRecord:
         """Change fields of a task without a transition, so without a row in the log."""
         changed = task.replaced(**values)
+        if changed.available_at is not None and _is_out_of_reach(changed):
+            changed = changed.replaced(available_at=None)
         self.tasks[task.id] = changed
         difference = int(changed.is_finished) - int(task.is_finished)
         if difference:
@@ -370,6 +372,13 @@ _JOB_EVENTS = {
     Action.CANCEL: "job_cancelled",
     Action.ROLLBACK: "sent_back",
 }
+
+
+def _is_out_of_reach(task: JobTaskRecord) -> bool:
+    """Say whether no worker may take the task, whatever it says."""
+    if task.status == JobTaskStatus.PENDING:
+        return task.ready_at is None
+    return task.status != JobTaskStatus.RUNNING
 
 
 def first_deadline(tasks: Iterable[JobTaskRecord]) -> datetime | None:

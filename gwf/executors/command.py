@@ -95,13 +95,17 @@ def words_of(config: Mapping[str, Any]) -> list[str]:
             words = shlex.split(command)
         except ValueError as error:
             raise Invalid("command", command, expected=f"quotes that end: {error}") from None
-    elif isinstance(command, list | tuple) and all(isinstance(one, str) for one in command):
-        words = list(command)
+    elif isinstance(command, list | tuple) and all(_is_word(one) for one in command):
+        words = [str(one) for one in command]  # a template may be a number
     else:
         raise Invalid("command", command, expected=expected)
     if not words or not words[0] or any("\0" in word for word in words):
         raise Invalid("command", command, expected=expected)
     return words
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _names_to_pass(config: Mapping[str, Any]) -> list[str]:

@@ -52,6 +52,7 @@ _TASKS_OF_FLOW = Statement(
         flow_tasks.c.allow_rollback,
         flow_tasks.c.condition_config,
         flow_tasks.c.join_count,
+        tasks.c.executor,
     )
     .join_from(flow_tasks, tasks, tasks.c.id == flow_tasks.c.task_id)
     .where(flow_tasks.c.flow_id == sa.bindparam("flow_id"))
@@ -127,8 +128,24 @@ def published_plan(wf: Client, flow: Flow, published: SampleFlow) -> Plan:
 
 def _blank(row: Sequence[Any]) -> JobTaskRecord:
     """Return a pending first attempt of what one row of ``_TASKS_OF_FLOW`` defines."""
+    *definition, executor = row
     status, attempt, is_skipped = str(JobTaskStatus.PENDING), 1, False
-    return JobTaskRecord.from_row((0, 0, *row, status, attempt, is_skipped, *[None] * 8))
+    n_retries = 0
+    return JobTaskRecord.from_row(
+        (
+            0,
+            0,
+            *definition,
+            status,
+            attempt,
+            is_skipped,
+            *[None] * 8,
+            executor,
+            None,
+            None,
+            n_retries,
+        )
+    )
 
 
 def _chunks(told: Iterator[JobRows]) -> Iterator[list[JobRows]]:

@@ -35,6 +35,7 @@ _CLEARED = (
     "started_at",
     "completed_at",
     "due_at",
+    "worker",
 )
 _KEPT = ("attempt", *_CLEARED)
 
@@ -160,6 +161,8 @@ class JobRows:
                     error_message=reason,
                     completed_at=self.now,
                 )
+            elif task["available_at"] is not None:
+                task.update(available_at=None, updated_at=self.now)
         self._change_job(
             Action.CANCEL,
             message=reason,
@@ -290,6 +293,8 @@ class JobRows:
         if task["status"] == JobTaskStatus.ROLLED_BACK:
             self._change_task(Action.REOPEN, position, "due again", status=JobTaskStatus.PENDING)
         task.update(ready_at=self.now, updated_at=self.now)
+        if task["executor"] is not None:
+            task.update(available_at=self.now)
 
     def _open_next(
         self,
@@ -328,7 +333,7 @@ class JobRows:
         task = self._tasks[position]
         before = task["status"]
         self._log(action, position, before, values["status"], message=message)
-        task.update(values, status=str(values["status"]), updated_at=self.now)
+        task.update(values, status=str(values["status"]), updated_at=self.now, available_at=None)
         if before == JobTaskStatus.RUNNING:
             self._close_approval(task)
         difference = (task["status"] in FINISHED) - (before in FINISHED)
