@@ -28,6 +28,9 @@ MAX_OUTPUT = 65_536
 GRACE_S = 5.0
 _LOOK_S = 0.2
 
+#: The process groups that run now.
+_RUNNING: set[int] = set()
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -64,9 +67,20 @@ def run(
         )
     except OSError as error:
         raise ExecutionFailed(f"{words[0]!r} did not start: {error}", code="not_started") from error
-    with process:
-        stdout, stderr = _watch(process, context)
+    _RUNNING.add(process.pid)
+    try:
+        with process:
+            stdout, stderr = _watch(process, context)
+    finally:
+        _RUNNING.discard(process.pid)
     return Finished(process.returncode, stdout, stderr)
+
+
+def kill_all() -> None:
+    """Kill every process group that runs now, for a worker that ends at once."""
+    for group in tuple(_RUNNING):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def inherited(more: Sequence[str] = ()) -> dict[str, str]:

@@ -38,6 +38,9 @@ class Source(Protocol):
     def note(self, step: Step, *, is_busy: bool) -> None:
         """Learn where a job stands after a report; ``is_busy`` says that some of it runs here."""
 
+    def look_again(self, job_id: int) -> None:
+        """Learn that an attempt of this job was lost, so that nobody knows where the job stands."""
+
     def pause_s(self) -> float:
         """Return the seconds until the next look, as the last one came out."""
 
@@ -70,6 +73,9 @@ class AnyJob:
         return steps
 
     def note(self, step: Step, *, is_busy: bool) -> None:
+        """Learn nothing: the next look finds what there is."""
+
+    def look_again(self, job_id: int) -> None:
         """Learn nothing: the next look finds what there is."""
 
     def pause_s(self) -> float:
@@ -122,6 +128,12 @@ class GivenJobs:
         else:  # another worker may be done with it before its lease ends
             self._next_look[job_id] = min(step.next_at, step.now + LOOK_AGAIN)
             self._pause_s = self._until_next_look(step.now)
+
+    def look_again(self, job_id: int) -> None:
+        """Look at the job at once."""
+        self._busy.discard(job_id)
+        self._next_look[job_id] = None
+        self._pause_s = 0.0
 
     def pause_s(self) -> float:
         """Return the seconds until one of the jobs may go on."""

@@ -66,9 +66,47 @@ def attempt_table(attempts: pd.DataFrame) -> str:
     return _table(names, rows, "right left right left right left right right left")
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[Any]], sides: str) -> str:
+def worker_table(workers: pd.DataFrame) -> str:
+    """Return the frame ``workers`` as a table, one line per worker."""
+    rows = [
+        (
+            row.worker,
+            row.state,
+            _names(row.executors),
+            f"{row.n_running}/{row.concurrency}",
+            str(row.n_completed),
+            str(row.n_failed),
+            str(row.n_lost),
+            row.seen_at,
+            row.last_error,
+        )
+        for row in workers.itertuples()
+    ]
+    names = (
+        "worker",
+        "state",
+        "may run",
+        "running",
+        "completed",
+        "failed",
+        "lost",
+        "seen (UTC)",
+        "last error",
+    )
+    return _table(names, rows, "left left left right right right right right left")
+
+
+def executor_table(executors: pd.DataFrame) -> str:
+    """Return the frame ``executors`` as a table, one line per executor."""
+    rows = [(row.executor, row.source, row.summary) for row in executors.itertuples()]
+    return _table(("executor", "from", "what it does"), rows, "left left left", widest=80)
+
+
+def _table(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], sides: str, *, widest: int = _TEXT_WIDTH
+) -> str:
     """Return lines whose columns stand straight, also with Chinese in them."""
-    texts = [list(names), *([_cell(value) for value in row] for row in rows)]
+    texts = [list(names), *([_cell(value, widest) for value in row] for row in rows)]
     widths = [max(map(_width, column)) for column in zip(*texts, strict=True)]
     lines = []
     for line in texts:
@@ -80,15 +118,15 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[Any]], sides: str) -> s
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, widest: int = _TEXT_WIDTH) -> str:
     if pd.isna(value):
         return ""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     text = "".join(character if character.isprintable() else " " for character in str(value))
-    if _width(text) <= _TEXT_WIDTH:
+    if _width(text) <= widest:
         return text
-    while _width(text) > _TEXT_WIDTH - 1:
+    while _width(text) > widest - 1:
         text = text[:-1]
     return f"{text}…"
 
@@ -99,6 +137,10 @@ def _width(text: str) -> int:
         0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
         for one in text
     )
+
+
+def _names(values: Any) -> str:
+    return ", ".join(values)
 
 
 def _span(seconds: Any) -> str:

@@ -272,7 +272,7 @@ class Worker:
     def _watch(self, running: _Running, now: float) -> None:
         """Give up what ran out of time, and abandon what does not end then."""
         is_stopped = self._stop_by is not None and now >= self._stop_by
-        if now >= running.ends_at or is_stopped or running.is_lost:
+        if now >= running.ends_at or is_stopped:
             running.give_up()
         if running.give_up_at is not None and now >= running.give_up_at + GIVE_UP_S:
             logger.error("an executor does not end", extra={"job_task_id": running.claim.task.id})
@@ -281,7 +281,8 @@ class Worker:
     def _close(self, running: _Running, outcome: Outcome) -> None:
         self._running = [one for one in self._running if one is not running]
         if running.is_lost and outcome.error_code is not None:
-            self._said = replace(self._said, n_lost=self._said.n_lost + 1)
+            self._lose(running)
+            self._next_look = 0.0
             return
         running.outcome = self._judged(running, outcome)
         self._unreported.append(running)
@@ -312,6 +313,7 @@ class Worker:
                 self._next_report = time.monotonic() + self._away(error)
                 return
         self._n_away = 0
+        self._next_look = min(self._next_look, time.monotonic() + self._source.pause_s())
 
     def _report(self, running: _Running) -> None:
         task, outcome = running.claim.task, running.outcome
@@ -320,12 +322,13 @@ class Worker:
             self._is_unsure = True
             if not database.read(self._db, lambda conn: claims.is_open(conn, task)):
                 self._count(outcome)
+                self._source.look_again(task.job_id)
                 return
         try:
             step = self._write_report(task, outcome)
         except (Conflict, NotFound) as refusal:
             logger.warning("late: %s", refusal, extra={"job_task_id": task.id})
-            self._said = replace(self._said, n_lost=self._said.n_lost + 1)
+            self._lose(running)
             return
         self._count(outcome)
         is_busy = any(one.claim.task.job_id == step.job.id for one in self._running)
@@ -350,6 +353,10 @@ class Worker:
             ),
         )
 
+    def _lose(self, running: _Running) -> None:
+        self._said = replace(self._said, n_lost=self._said.n_lost + 1)
+        self._source.look_again(running.claim.task.job_id)
+
     def _count(self, outcome: Outcome) -> None:
         if outcome.error_code is None:
             self._said = replace(self._said, n_completed=self._said.n_completed + 1)
@@ -369,7 +376,9 @@ class Worker:
                     self._db, lambda conn: claims.extend(conn, tasks, self._lease)
                 )
                 for one in held:
-                    one.is_lost = one.claim.task.id in lost
+                    if one.claim.task.id in lost:
+                        one.is_lost = True
+                        one.give_up()
         except _AWAY as error:
             self._next_beat = time.monotonic() + self._away(error)
             return

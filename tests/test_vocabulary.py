@@ -46,7 +46,8 @@ PUBLISHED = {
     for column in table.c
 }
 #: Words that the design gives to something else, or that say nothing.
-FORBIDDEN = ("executor_", "assignee", "_ts", "_date", "_time", "_ms", "datetime", "workflow", "uuid")
+FORBIDDEN = ("executor_", "assignee", "_ts", "_date", "_time", "_ms", "datetime", "workflow")
+FORBIDDEN += ("uuid",)
 
 
 def names_of_frames() -> list[tuple[str, str, object]]:

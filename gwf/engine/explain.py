@@ -10,7 +10,9 @@ from sqlalchemy.engine import Connection
 from gwf.engine.locks import get_job
 from gwf.engine.seats import load
 from gwf.engine.sendback import plan, tasks_of
+from gwf.engine.workers import alive
 from gwf.errors import Conflict
+from gwf.executors import built_in
 from gwf.model import (
     JobRecord,
     JobStatus,
@@ -87,9 +89,7 @@ def explain(conn: Connection, job_id: int) -> Explanation:
     ]
     is_open = job.status in (JobStatus.RUNNING, JobStatus.FAILED)
     waiting = (
-        tuple(
-            _waiting(job, tasks, task, now=now, votes=_votes(conn, task, now)) for task in current
-        )
+        tuple(_waiting(job, tasks, task, now=now, on=_on(conn, job, task, now)) for task in current)
         if is_open
         else ()
     )
@@ -147,7 +147,7 @@ def _waiting(
     task: JobTaskRecord,
     *,
     now: datetime,
-    votes: str | None,
+    on: str,
 ) -> Waiting:
     since = {
         JobTaskStatus.PENDING: task.ready_at,
@@ -162,7 +162,7 @@ def _waiting(
         sequence=task.sequence,
         status=task.status,
         attempt=task.attempt,
-        on=votes or _on(job, task),
+        on=on,
         since=since,
         waited_s=None if since is None else (now - since).total_seconds(),
         legal=tuple(legal),
@@ -170,10 +170,9 @@ def _waiting(
     )
 
 
-def _on(job: JobRecord, task: JobTaskRecord) -> str:
+def _on(conn: Connection, job: JobRecord, task: JobTaskRecord, now: datetime) -> str:
     if task.status == JobTaskStatus.RUNNING:
-        who = f"operator {task.operator_id}" if task.operator_id is not None else "whoever runs it"
-        return f"on {who} to complete it"
+        return _votes(conn, task, now) or _on_whoever_runs(task, now)
     if task.status == JobTaskStatus.FAILED:
         return "on a decision: retry or send back"
     if job.status != JobStatus.RUNNING:
@@ -181,8 +180,35 @@ def _on(job: JobRecord, task: JobTaskRecord) -> str:
     if job.paused_at is not None:
         return "on the job to be resumed"
     if task.task_type == TaskType.AUTOMATED:
-        return "on whoever starts this automated task"
+        return _on_worker(conn, task, now)
     return "on an operator to start it"
+
+
+def _on_whoever_runs(task: JobTaskRecord, now: datetime) -> str:
+    if task.worker is None:
+        who = f"operator {task.operator_id}" if task.operator_id is not None else "whoever runs it"
+        return f"on {who} to complete it"
+    if task.available_at is None or task.available_at > now:
+        return f"on worker {task.worker} to complete it"
+    silent = _age((now - task.available_at).total_seconds())
+    return f"on a worker to take it over: the lease of {task.worker} ended {silent} ago"
+
+
+def _on_worker(conn: Connection, task: JobTaskRecord, now: datetime) -> str:
+    """Say which worker could take a due task, or how to get one (rule W5)."""
+    name = task.executor
+    if name is None:
+        return "on whoever starts this automated task; its config names no executor"
+    if task.available_at is not None and task.available_at > now:
+        return f"on its next try in {_age((task.available_at - now).total_seconds())}"
+    able = [worker for worker in alive(conn, now) if name in worker.executors]
+    if able:
+        return f"on one of {len(able)} workers that may run {name!r} to be free"
+    if name in built_in():
+        how = f"gwf worker --allow {name}, or wf.run(job, allow=[{name!r}])"
+    else:
+        how = f"one that has it installed, or where it is registered by @wf.executor({name!r})"
+    return f"on a worker that may run {name!r}, and none is there; start {how}"
 
 
 def _age(seconds: float) -> str:

@@ -6,10 +6,8 @@ without pandas, plotly or SQLAlchemy.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +16,11 @@ import typer
 from typer.core import TyperGroup
 
 import gwf
+from gwf.cli import automation
+from gwf.cli.door import client, complain, database
 from gwf.errors import Conflict, GwfError, Invalid
 
 if TYPE_CHECKING:
-    from gwf.client import Client
     from gwf.database import Database
 
 _HELP = """Run workflows: flows, jobs, approvals, and every attempt on record.
@@ -39,6 +38,8 @@ Examples:
   gwf init                                     make the tables
   gwf jobs --status running --flow 热修复流程
   gwf job show 7                               why does job 7 wait, and on whom?
+  gwf run 7 --allow command                    run its automated tasks
+  gwf worker --allow command,webhook           run those of all jobs, until stopped
   gwf jobs --json | jq '.[] | select(.n_rollbacks > 2) | .job_name'
 
 \b
@@ -96,12 +97,12 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except GwfError as error:
-            _complain(str(error))
+            complain(str(error))
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
             raise
         except OSError as error:
-            _complain(str(error))
+            complain(str(error))
             raise typer.Exit(1) from None
 
 
@@ -122,11 +123,11 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, instants as RFC
 @app.callback()
 def _options(
     ctx: typer.Context,
-    database: Annotated[
+    url: Annotated[
         str | None, typer.Option("--database", metavar="URL", help="Which database, see above.")
     ] = None,
 ) -> None:
-    ctx.obj = database
+    ctx.obj = url
 
 
 @app.command()
@@ -137,7 +138,7 @@ def init(ctx: typer.Context) -> None:
     """
     from gwf import migrate
 
-    with _database(ctx) as db:
+    with database(ctx) as db:
         before = migrate.current(db)
         migrate.prepare(db)
         _say_what_changed(db, before)
@@ -151,7 +152,7 @@ def upgrade(ctx: typer.Context) -> None:
     """
     from gwf import migrate
 
-    with _database(ctx) as db:
+    with database(ctx) as db:
         before = migrate.current(db)
         migrate.upgrade(db)
         _say_what_changed(db, before)
@@ -165,7 +166,7 @@ def adopt(ctx: typer.Context) -> None:
     """
     from gwf import migrate
 
-    with _database(ctx) as db:
+    with database(ctx) as db:
         before = migrate.current(db)
         migrate.adopt(db)
         if before is None:
@@ -184,7 +185,7 @@ def sample_data(
     """Add the published sample flows, and jobs if they are asked for."""
     from gwf.testing import sample_flows, sample_history
 
-    with _client(ctx) as wf:
+    with client(ctx) as wf:
         for flow in sample_flows(wf):
             typer.echo(f"flow {flow.id} {flow.name} {flow.version}: {len(flow.tasks())} tasks")
         if jobs:
@@ -226,13 +227,13 @@ def list_jobs(
 
     which: str | int | None = int(flow) if flow is not None and flow.isdecimal() else flow
     most = limit or (None if as_json else _TABLE_LIMIT)
-    with _client(ctx) as wf, warnings.catch_warnings():
+    with client(ctx) as wf, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below in words of the command line
         shown = wf.jobs(
             status=status or None, flow=which, since=since, until=until, limit=most, newest=True
         )
     if shown.attrs["gwf"]["is_cut"]:
-        _complain(f"the newest {most:,} jobs; --limit N shows more")
+        complain(f"the newest {most:,} jobs; --limit N shows more")
     typer.echo(terminal.as_json(terminal.records(shown)) if as_json else terminal.job_table(shown))
 
 
@@ -245,7 +246,7 @@ def show_job(
     """Show one job."""
     from gwf import terminal
 
-    with _client(ctx) as wf:
+    with client(ctx) as wf:
         job = wf.job(job_id)
         explanation, tasks, attempts = job.explain(), job.tasks(), job.attempts()
         record = job.record
@@ -290,6 +291,10 @@ def demo(
 
 
 app.add_typer(_job_app, name="job")
+app.command(help=automation.RUN_HELP)(automation.run)
+app.command(help=automation.WORKER_HELP)(automation.worker)
+app.command()(automation.workers)
+app.command()(automation.executors)
 
 
 @app.command()
@@ -304,27 +309,6 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack a character
     app(prog_name="gwf")
-
-
-def _complain(message: str) -> None:
-    typer.echo(f"gwf: {' '.join(message.split())}", err=True)
-
-
-@contextlib.contextmanager
-def _client(ctx: typer.Context) -> Iterator[Client]:
-    with gwf.connect(ctx.obj) as wf:
-        yield wf
-
-
-@contextlib.contextmanager
-def _database(ctx: typer.Context) -> Iterator[Database]:
-    from gwf.database import open_database
-
-    db = open_database(ctx.obj)
-    try:
-        yield db
-    finally:
-        db.close()
 
 
 def _say_what_changed(db: Database, before: str | None) -> None:
