@@ -68,7 +68,8 @@ def test_code_of_the_issue(
     cells = [nbformat.v4.new_code_cell("flow = 0", metadata={"tags": ["parameters"]})]
     cells.append(nbformat.v4.new_code_cell("{'flow': flow}"))
     (tmp_path / "reports").mkdir()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    named = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    kernel = {"kernelspec": named}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
     nbformat.write(notebook, tmp_path / "reports" / "r.ipynb")
     monkeypatch.chdir(tmp_path)
