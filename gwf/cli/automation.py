@@ -99,6 +99,12 @@ def worker(
         float,
         typer.Option(min=0, metavar="SECONDS", help="How long what runs may go on at a stop."),
     ] = 25.0,
+    lease: Annotated[
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="How long after its last sign of life others take over."
+        ),
+    ] = 30.0,
     name: Annotated[str | None, typer.Option(help="Its name, by default host and process.")] = None,
 ) -> None:
     """Run automated tasks of any job."""
@@ -114,6 +120,7 @@ def worker(
             networks=allow_network or (),
             artefacts=str(artefacts),
             grace_s=grace,
+            lease_s=lease,
             name=name,
         )
         _obey_signals(found)

@@ -199,14 +199,16 @@ class Automation(Door):
         networks: Sequence[str] = (),
         artefacts: str = "artefacts",
         poll_s: float = 1.0,
+        lease_s: float | None = None,
         grace_s: float = 25.0,
         name: str | None = None,
     ) -> BackgroundWorker:
         """Return a worker that runs automated tasks of any job: ``with wf.worker(): …``.
 
         It also applies deadlines and creates the jobs of schedules. Arguments as of ``run``;
-        ``poll_s`` is the shortest pause between two looks at an empty queue, ``grace_s`` the time
-        that what runs is given when it stops.
+        ``poll_s`` is the shortest pause between two looks at an empty queue; ``lease_s`` how long
+        after its last sign of life others take over what it has, by default 30; ``grace_s`` the
+        time that what runs is given when it stops.
 
         Raises
         ------
@@ -215,7 +217,7 @@ class Automation(Door):
         settings = _settings(concurrency, networks, artefacts, grace_s=grace_s)
         pause_s = checked_seconds("poll_s", poll_s, highest=3600)
         source: Source = AnyJob(pause_s=pause_s)
-        lease = self._lease(allow, name=name)
+        lease = self._lease(allow, name=name, lease_s=lease_s)
         return BackgroundWorker(
             Worker(self.database, lease, source, settings=settings, pool=executor)
         )
@@ -301,7 +303,9 @@ class Automation(Door):
 
         return self._read(work)
 
-    def _lease(self, allow: Sequence[str], *, name: str | None = None) -> Lease:
+    def _lease(
+        self, allow: Sequence[str], *, name: str | None = None, lease_s: float | None = None
+    ) -> Lease:
         if isinstance(allow, str):
             raise Invalid("allow", allow, expected="a list of names of executors")
         allowed = dict(self._functions)
@@ -312,7 +316,10 @@ class Automation(Door):
                 raise Invalid("allow", one, expected=f"an executor that is known here: {known}")
             allowed[one] = found
         wanted = new_name() if name is None else checked_name("name of a worker", name)
-        return Lease(wanted, LEASE_S, allowed)
+        seconds = checked_seconds(
+            "lease_s", LEASE_S if lease_s is None else lease_s, highest=86_400
+        )
+        return Lease(wanted, seconds, allowed)
 
 
 def _settings(
