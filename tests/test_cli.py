@@ -354,19 +354,20 @@ def expect_demo(shown: str, page: Path) -> None:
     assert tested == [["1", "rolled_back"], ["2", "completed"]]
     assert [words[3] for words in lines if words[1:2] == ["集成测试"]] == ["rolled_back", "skipped"]
     assert any("10/10" in words and "completed" in words for words in lines)
+    assert "(executor sql) is completed: " in shown
     assert f"Timeline: {page}" in shown
     assert "QA" in page.read_text(encoding="utf-8")
 
 
 def test_demo_runs_on_the_database_given(url: str, folder: Path) -> None:
-    """It ends before now, and jobs lists it; doing it again adds another job."""
+    """It ends before now, and jobs lists it; doing it again adds two more jobs."""
     expect_demo(run("demo", "--out", "here", url=url).stdout, Path("here/timeline.html"))
     assert not (folder / "here" / "gwf.db").exists()
-    (job,) = json.loads(run("jobs", "--json", url=url).stdout)
-    assert job["n_rollbacks"] == 1
+    job, automated = json.loads(run("jobs", "--json", url=url).stdout)
+    assert (job["n_rollbacks"], automated["status"]) == (1, "completed")
     assert datetime.fromisoformat(job["completed_at"]) < datetime.now(UTC)
     run("demo", "--out", "here", url=url)
-    assert len(json.loads(run("jobs", "--json", url=url).stdout)) == 2
+    assert len(json.loads(run("jobs", "--json", url=url).stdout)) == 4
 
 
 def test_demo_makes_its_own_database_anew(folder: Path) -> None:
@@ -377,7 +378,7 @@ def test_demo_makes_its_own_database_anew(folder: Path) -> None:
         expect_demo(done.stdout, Path("demo/timeline.html"))
     assert not (folder / "mine.db").exists()
     listed = run("jobs", "--json", url="sqlite:///demo/gwf.db").stdout
-    assert [job["job_id"] for job in json.loads(listed)] == [1]
+    assert [job["job_id"] for job in json.loads(listed)] == [1, 2]
 
 
 def test_demo_leaves_the_work_of_others_alone(folder: Path) -> None:

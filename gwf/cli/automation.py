@@ -15,7 +15,6 @@ import typer
 
 from gwf.cli.door import client
 from gwf.errors import Invalid
-from gwf.processes import kill_all
 
 if TYPE_CHECKING:
     from gwf.client import BackgroundWorker
@@ -164,6 +163,8 @@ def _obey_signals(found: BackgroundWorker) -> None:
 
     What a handler says goes to the file itself: a buffer may be in use just then.
     """
+    from gwf.processes import kill_all
+
     n_stops = 0
 
     def stop(number: int, frame: Any) -> None:
