@@ -31,38 +31,55 @@ BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EARLY = "0 7 * * 1-5"
 LEASE = Lease("w", 30.0, {})
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-N_THREADS, N_INSTANTS = 8, 20
+#: Six instants every 10 minutes passed, the last one so long ago that it nearly counts as missed.
+LIMIT = HOUR + timedelta(seconds=MISSED_AFTER_S)
+BEYOND = LIMIT + timedelta(microseconds=1)
+#: 144 instants passed, the last one 7 minutes ago.
+A_DAY = DAY + 7 * MINUTE
 
 
-class Clock:
-    """Be a clock that shows what it was set to."""
+class Calendar:
+    """Hold a client that lives by a clock, which shows ``now``, and a flow of one manual task."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         self.now = BEGIN
+        self.wf = gwf.connect(url, clock=lambda: self.now)
+        self.flow = self.wf.create_flow("早", [self.wf.create_task("a")])
 
-    def __call__(self) -> datetime:
-        """Return the time that it shows."""
-        return self.now
+    def schedule(self, cron: str, **options: Any) -> ScheduleRecord:
+        """Schedule the flow."""
+        return self.wf.schedule(self.flow, cron, **options)
+
+    def create_due(self, schedule: ScheduleRecord) -> list[int]:
+        """Create the jobs that are due, as a worker does, and return their ids."""
+        db = self.wf.database
+        return timely.write(db, lambda conn: schedules.create_due_jobs(conn, schedule.id))
+
+    def look(self, schedule: ScheduleRecord) -> None:
+        """Look once, as a worker does that may run nothing."""
+        assert AnyJob().take(self.wf.database, LEASE, limit=1) == []
+
+    def names(self) -> list[str]:
+        """Return the names of all jobs, the first created first."""
+        return [str(name) for name in self.wf.jobs()["job_name"]]
+
+    def row(self) -> Any:
+        """Return the row of the first schedule in the frame."""
+        return self.wf.schedules().iloc[0]
+
+    def expect(self, **values: Any) -> None:
+        """Expect these values in the row of the first schedule; None stands for missing."""
+        found = {name: None if pd.isna(self.row()[name]) else self.row()[name] for name in values}
+        assert found == values
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """Return the clock of ``wf``."""
-    return Clock()
-
-
-@pytest.fixture
-def wf(url: str, clock: Clock) -> Iterator[gwf.Client]:
-    """Return a client of an empty database that lives by the clock."""
-    with gwf.connect(url, clock=clock) as client:
-        yield client
-        assert client.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def flow(wf: gwf.Client) -> gwf.Flow:
-    """Return a flow of one manual task."""
-    return wf.create_flow("早", [wf.create_task("a")])
+def calendar(url: str) -> Iterator[Calendar]:
+    """Return a calendar on an empty database; at the end no connection is checked out."""
+    made = Calendar(url)
+    yield made
+    assert made.wf.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    made.wf.close()
 
 
 def utc(text: str) -> datetime:
@@ -70,147 +87,93 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def create_due(wf: gwf.Client, schedule: ScheduleRecord) -> list[int]:
-    """Create the jobs that are due by a schedule, as a worker does, and return their ids."""
-    return timely.write(wf.database, lambda conn: schedules.create_due_jobs(conn, schedule.id))
+WAYS = pytest.mark.parametrize("way", [Calendar.create_due, Calendar.look])
 
 
-def look(wf: gwf.Client, schedule: ScheduleRecord) -> None:
-    """Look once, as a worker does that may run nothing."""
-    assert AnyJob().take(wf.database, LEASE, limit=1) == []
-
-
-def row_of(wf: gwf.Client) -> Any:
-    """Return the row of the first schedule in the frame."""
-    return wf.schedules().iloc[0]
-
-
-def names_of(wf: gwf.Client) -> list[str]:
-    """Return the names of all jobs, the first created first."""
-    return [str(name) for name in wf.jobs()["job_name"]]
-
-
-WAYS = pytest.mark.parametrize("way", [create_due, look])
-
-
-def test_schedule_at_seven_in_shanghai(wf: gwf.Client, flow: gwf.Flow) -> None:
+def test_schedule_at_seven_in_shanghai(calendar: Calendar) -> None:
     """Monday 7:00 in Shanghai is Sunday 23:00 in UTC, in the record and in the frame."""
-    made = wf.schedule(flow, EARLY, tz="Asia/Shanghai", catch_up="skip", operator=7)
-    assert made.next_at == utc("2026-03-01 23:00")
-    frame = wf.schedules()
-    assert frame.drop(columns="context").iloc[0].dropna().to_dict() == {
-        "schedule_id": made.id,
-        "flow_id": flow.id,
-        "flow_name": "早",
-        "job_name": "早",
-        "cron": EARLY,
-        "tz": "Asia/Shanghai",
-        "catch_up": "skip",
-        "is_active": True,
-        "created_by": 7,
-        "created_at": BEGIN,
-        "next_at": made.next_at,
-        "n_created": 0,
-        "n_skipped": 0,
-    }
-    assert pd.isna(frame["last_at"][0])
-    assert pd.isna(frame["last_job_id"][0])
+    made = calendar.schedule(EARLY, tz="Asia/Shanghai", catch_up="skip", operator=7)
+    next_at = utc("2026-03-01 23:00")
+    assert made.next_at == next_at
+    calendar.expect(schedule_id=made.id, flow_id=calendar.flow.id, flow_name="早", job_name="早")
+    calendar.expect(cron=EARLY, tz="Asia/Shanghai", catch_up="skip", context=None, is_active=True)
+    calendar.expect(created_by=7, created_at=BEGIN, next_at=next_at, n_created=0, n_skipped=0)
+    calendar.expect(last_at=None, last_job_id=None)
 
 
-def test_schedules_have_the_same_dtypes_when_empty(wf: gwf.Client, flow: gwf.Flow) -> None:
+def test_schedules_have_the_same_dtypes_when_empty(calendar: Calendar) -> None:
     """The columns and dtypes are those of ``schemas.SCHEDULES``, with rows and without."""
     wanted = {name: pd.Series([], dtype=dtype).dtype for name, dtype in schemas.SCHEDULES.items()}
-    none = wf.schedules()
-    wf.schedule(flow, EARLY)
-    some, inactive = wf.schedules(is_active=True), wf.schedules(is_active=False)
-    assert (len(none), len(some), len(inactive)) == (0, 1, 0)
-    for frame in (none, some, inactive):
+    none = calendar.wf.schedules()
+    calendar.schedule(EARLY)
+    some, stopped = (calendar.wf.schedules(is_active=is_active) for is_active in (True, False))
+    assert (len(none), len(some), len(stopped)) == (0, 1, 0)
+    for frame in (none, some, stopped):
         assert list(frame.columns) == list(wanted)
         assert frame.dtypes.to_dict() == wanted
 
 
 @WAYS
-def test_create_a_due_job_once(
-    wf: gwf.Client, flow: gwf.Flow, clock: Clock, way: Callable[..., Any]
-) -> None:
+def test_create_a_due_job_once(calendar: Calendar, way: Callable[..., Any]) -> None:
     """Nothing before its instant, then one job that runs, named by the local time."""
-    schedule = wf.schedule(flow, EARLY, tz="Asia/Shanghai", context={"环境": ["生产", 1]})
+    schedule = calendar.schedule(EARLY, tz="Asia/Shanghai", context={"环境": ["生产", 1]})
     due_at = utc("2026-03-01 23:00")
-    clock.now = due_at - timedelta(microseconds=1)
-    way(wf, schedule)
-    assert names_of(wf) == []
-    clock.now = due_at
+    calendar.now = due_at - timedelta(microseconds=1)
+    way(calendar, schedule)
+    assert calendar.names() == []
+    calendar.now = due_at
     for _ in range(3):
-        way(wf, schedule)
-    assert names_of(wf) == ["早 2026-03-02 07:00"]
-    job = wf.job(int(row_of(wf)["last_job_id"]))
+        way(calendar, schedule)
+    assert calendar.names() == ["早 2026-03-02 07:00"]
+    job = calendar.wf.job(int(calendar.row()["last_job_id"]))
     assert (job.status, job.record.started_at) == ("running", due_at)
-    assert job.task("a").record.ready_at == due_at
-    assert dict(job.context) == {"环境": ["生产", 1]}
+    assert (job.task("a").record.ready_at, dict(job.context)) == (due_at, {"环境": ["生产", 1]})
     assert job.logs()["action"].tolist()[:2] == ["create", "start"]
-    assert row_of(wf)[["next_at", "last_at", "n_created", "n_skipped"]].tolist() == [
-        due_at + DAY,
-        due_at,
-        1,
-        0,
-    ]
+    calendar.expect(next_at=due_at + DAY, last_at=due_at, n_created=1, n_skipped=0)
 
 
 @WAYS
-def test_create_jobs_by_eight_threads_at_once(
-    wf: gwf.Client, flow: gwf.Flow, clock: Clock, way: Callable[..., Any]
-) -> None:
+def test_create_jobs_by_eight_threads_at_once(calendar: Calendar, way: Callable[..., Any]) -> None:
     """Of eight workers that look at the same time, one creates the job, at each of 20 instants."""
-    schedule = wf.schedule(flow, "* * * * *", job_name="J")
-    together = threading.Barrier(N_THREADS)
+    schedule = calendar.schedule("* * * * *", job_name="J")
+    together = threading.Barrier(8)
 
     def work(_: int) -> None:
         together.wait(60)
-        way(wf, schedule)
+        way(calendar, schedule)
 
-    with ThreadPoolExecutor(N_THREADS) as threads:
-        for _ in range(N_INSTANTS):
-            clock.now += MINUTE
-            list(threads.map(work, range(N_THREADS)))
-    assert names_of(wf) == [f"J 2026-03-01 12:{minute:02}" for minute in range(1, N_INSTANTS + 1)]
-    assert set(wf.jobs()["status"]) == {"running"}
-    assert row_of(wf)["n_created"] == N_INSTANTS
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            calendar.now += MINUTE
+            list(threads.map(work, range(8)))
+    assert calendar.names() == [f"J 2026-03-01 12:{minute:02}" for minute in range(1, 21)]
+    assert set(calendar.wf.jobs()["status"]) == {"running"}
+    calendar.expect(n_created=20, n_skipped=0)
 
 
-def test_take_creates_the_job_and_then_claims_it(
-    wf: gwf.Client, clock: Clock, flow: gwf.Flow
-) -> None:
+def test_take_creates_the_job_and_then_claims_it(calendar: Calendar) -> None:
     """One look creates and asks for the next look at once, which claims the automated task."""
     lease = Lease("w", 30.0, {"it": executors.of_function("it", lambda config, context: None)})
-    task = wf.create_task("b", type="automated", config={"executor": "it"})
-    wf.schedule(wf.create_flow("F", [task]), "0 13 * * *")
-    clock.now += HOUR
+    task = calendar.wf.create_task("b", type="automated", config={"executor": "it"})
+    calendar.wf.schedule(calendar.wf.create_flow("F", [task]), "0 13 * * *")
+    calendar.now += HOUR
     source = AnyJob()
-    assert source.take(wf.database, lease, limit=1) == []
+    assert source.take(calendar.wf.database, lease, limit=1) == []
     assert source.pause_s() == 0
-    (step,) = source.take(wf.database, lease, limit=1)
+    (step,) = source.take(calendar.wf.database, lease, limit=1)
     assert step.job.job_name == "F 2026-03-01 13:00"
     assert [claim.task.task_name for claim in step.claims] == ["b"]
 
 
-def test_take_comes_to_every_schedule(wf: gwf.Client, flow: gwf.Flow, clock: Clock) -> None:
-    """Many schedules of one flow are due at one instant: each creates its job, over a few looks."""
-    made = [wf.schedule(flow, "0 13 * * *", job_name=f"J{number}") for number in range(6)]
-    made.append(wf.schedule(flow, "0 13 * * *", job_name="J0"))
-    clock.now += HOUR
-    source = AnyJob()
-    for _ in made:
-        source.take(wf.database, LEASE, limit=1)
-    numbers = sorted([0, *range(6)])
-    assert sorted(names_of(wf)) == [f"J{number} 2026-03-01 13:00" for number in numbers]
-    assert wf.schedules()["n_created"].tolist() == [1] * 7
-
-
-#: Six instants every 10 minutes passed, the last one just so long ago that it counts as missed.
-LIMIT = HOUR + timedelta(seconds=MISSED_AFTER_S)
-BEYOND = LIMIT + timedelta(microseconds=1)
-#: 144 instants passed, the last one 7 minutes ago.
-A_DAY = DAY + 7 * MINUTE
+def test_take_comes_to_every_schedule(calendar: Calendar) -> None:
+    """Seven of one flow are due at one instant: each creates its job, over a few looks."""
+    made = [calendar.schedule("0 13 * * *", job_name=f"J{number // 2}") for number in range(7)]
+    calendar.now += HOUR
+    for schedule in made:
+        calendar.look(schedule)
+    wanted = [f"J{number // 2} 2026-03-01 13:00" for number in range(7)]
+    assert sorted(calendar.names()) == wanted
+    assert calendar.wf.schedules()["n_created"].tolist() == [1] * 7
 
 
 @pytest.mark.parametrize(
@@ -218,64 +181,52 @@ A_DAY = DAY + 7 * MINUTE
     [
         ("skip", HOUR, [60], 5),
         ("latest", HOUR, [60], 5),
-        ("all", HOUR, [10, 20, 30, 40, 50, 60], 0),
+        ("all", HOUR, range(10, 61, 10), 0),
         ("skip", LIMIT, [60], 5),
         ("latest", LIMIT, [60], 5),
-        ("all", LIMIT, [10, 20, 30, 40, 50, 60], 0),
+        ("all", LIMIT, range(10, 61, 10), 0),
         ("skip", BEYOND, [], 6),
         ("latest", BEYOND, [60], 5),
-        ("all", BEYOND, [10, 20, 30, 40, 50, 60], 0),
+        ("all", BEYOND, range(10, 61, 10), 0),
         ("skip", A_DAY, [], 144),
         ("latest", A_DAY, [1440], 143),
     ],
 )
 def test_create_jobs_after_nobody_was_there(
-    wf: gwf.Client,
-    flow: gwf.Flow,
-    clock: Clock,
-    catch_up: Any,
-    away: timedelta,
-    created: list[int],
-    n_skipped: int,
+    calendar: Calendar, catch_up: str, away: timedelta, created: Any, n_skipped: int
 ) -> None:
     """What passed every 10 minutes is passed over, made up for once, or made up for wholly."""
-    schedule = wf.schedule(flow, "*/10 * * * *", catch_up=catch_up)
-    clock.now = BEGIN + away
-    assert len(create_due(wf, schedule)) == len(created)
-    assert create_due(wf, schedule) == []
+    schedule = calendar.schedule("*/10 * * * *", catch_up=catch_up)
+    calendar.now = BEGIN + away
+    assert len(calendar.create_due(schedule)) == len(created)
+    assert calendar.create_due(schedule) == []
     instants = [BEGIN + minutes * MINUTE for minutes in created]
-    assert names_of(wf) == [f"早 {instant:%Y-%m-%d %H:%M}" for instant in instants]
-    row = row_of(wf)
-    assert (row["n_created"], row["n_skipped"]) == (len(created), n_skipped)
-    assert row["next_at"] == BEGIN + (len(created) + n_skipped + (catch_up == "x") + 0) * (
-        10 * MINUTE
-    ) + (10 * MINUTE)
-    assert pd.isna(row["last_at"]) if not created else row["last_at"] == instants[-1]
+    assert calendar.names() == [f"早 {instant:%Y-%m-%d %H:%M}" for instant in instants]
+    next_at = BEGIN + (len(created) + n_skipped + 1) * 10 * MINUTE
+    assert next_at > calendar.now
+    calendar.expect(next_at=next_at, last_at=instants[-1] if instants else None)
+    calendar.expect(n_created=len(created), n_skipped=n_skipped)
 
 
-def test_create_all_missed_jobs_in_bounded_parts(
-    wf: gwf.Client, flow: gwf.Flow, clock: Clock
-) -> None:
+def test_create_all_missed_jobs_in_bounded_parts(calendar: Calendar) -> None:
     """A day of 144 instants: 100 in one transaction, the rest in the next, in order, each once."""
-    schedule = wf.schedule(flow, "*/10 * * * *", catch_up="all")
-    clock.now = BEGIN + A_DAY
-    assert len(create_due(wf, schedule)) == MAX_CAUGHT_UP
-    assert row_of(wf)["next_at"] == BEGIN + (MAX_CAUGHT_UP + 1) * 10 * MINUTE
-    assert len(create_due(wf, schedule)) == 144 - MAX_CAUGHT_UP
-    assert create_due(wf, schedule) == []
-    instants = [BEGIN + number * 10 * MINUTE for number in range(1, 145)]
-    assert names_of(wf) == [f"早 {instant:%Y-%m-%d %H:%M}" for instant in instants]
-    assert row_of(wf)["next_at"] == BEGIN + 145 * 10 * MINUTE
+    schedule = calendar.schedule("*/10 * * * *", catch_up="all")
+    calendar.now = BEGIN + A_DAY
+    assert len(calendar.create_due(schedule)) == MAX_CAUGHT_UP
+    calendar.expect(next_at=BEGIN + (MAX_CAUGHT_UP + 1) * 10 * MINUTE)
+    assert len(calendar.create_due(schedule)) == 144 - MAX_CAUGHT_UP
+    assert calendar.create_due(schedule) == []
+    instants = [BEGIN + number * 10 * MINUTE for number in range(1, 146)]
+    assert calendar.names() == [f"早 {instant:%Y-%m-%d %H:%M}" for instant in instants[:-1]]
+    calendar.expect(next_at=instants[-1], n_created=144, n_skipped=0)
 
 
-def test_create_what_passed_within_five_minutes(
-    wf: gwf.Client, flow: gwf.Flow, clock: Clock
-) -> None:
+def test_create_what_passed_within_five_minutes(calendar: Calendar) -> None:
     """A worker that is held up for 2 minutes is there: ``skip`` passes over nothing."""
-    schedule = wf.schedule(flow, "* * * * *", catch_up="skip")
-    clock.now = BEGIN + 2 * MINUTE
-    create_due(wf, schedule)
-    assert names_of(wf) == ["早 2026-03-01 12:01", "早 2026-03-01 12:02"]
+    schedule = calendar.schedule("* * * * *", catch_up="skip")
+    calendar.now += 2 * MINUTE
+    calendar.create_due(schedule)
+    assert calendar.names() == ["早 2026-03-01 12:01", "早 2026-03-01 12:02"]
 
 
 @pytest.mark.parametrize(
@@ -285,77 +236,170 @@ def test_create_what_passed_within_five_minutes(
         ("2026-10-24 12:00", ["早 2026-10-25 02:30", "早 2026-10-26 02:30"]),
     ],
 )
-def test_create_jobs_on_the_days_of_change(
-    wf: gwf.Client, flow: gwf.Flow, clock: Clock, begin: str, names: list[str]
+def test_create_jobs_when_the_clocks_change(
+    calendar: Calendar, begin: str, names: list[str]
 ) -> None:
     """2:30 in Berlin: at 3:00 on the day without it, once on the day that has it twice."""
-    clock.now = utc(begin)
-    schedule = wf.schedule(flow, "30 2 * * *", tz="Europe/Berlin")
-    for _ in range(4 * 36):
-        clock.now += 15 * MINUTE
-        create_due(wf, schedule)
-    assert names_of(wf) == names
+    calendar.now = utc(begin)
+    schedule = calendar.schedule("30 2 * * *", tz="Europe/Berlin")
+    for _ in range(2 * 40):
+        calendar.now += 30 * MINUTE
+        calendar.create_due(schedule)
+    assert calendar.names() == names
+
+
+def test_update_schedule_stops_it_and_lets_it_go_on(calendar: Calendar) -> None:
+    """Stopped, it has no next instant; set going, it makes up for nothing that passed."""
+    schedule = calendar.schedule("0 * * * *", catch_up="all")
+    assert calendar.wf.update_schedule(schedule, is_active=False).next_at is None
+    calendar.expect(is_active=False, next_at=None)
+    calendar.now += 3 * HOUR + MINUTE
+    calendar.look(schedule)
+    assert (calendar.create_due(schedule), calendar.names()) == ([], [])
+    calendar.wf.update_schedule(schedule.id, is_active=True)
+    assert calendar.create_due(schedule) == []
+    calendar.expect(is_active=True, next_at=BEGIN + 4 * HOUR, n_created=0, n_skipped=0)
+    calendar.now += HOUR
+    calendar.look(schedule)
+    assert calendar.names() == ["早 2026-03-01 16:00"]
+
+
+def test_update_schedule_that_is_active_keeps_what_is_due(calendar: Calendar) -> None:
+    """Setting active what is active changes nothing: the instant that just came is not lost."""
+    schedule = calendar.schedule("0 13 * * *")
+    calendar.now += HOUR
+    calendar.wf.update_schedule(schedule, is_active=True)
+    calendar.look(schedule)
+    assert calendar.names() == ["早 2026-03-01 13:00"]
+
+
+def test_create_nothing_twice_when_the_clock_goes_back(calendar: Calendar) -> None:
+    """Neither while it repeats an hour, nor by a schedule that is set going again meanwhile."""
+    schedule = calendar.schedule("0 13 * * *")
+    for shown in (HOUR, -HOUR, MINUTE, HOUR, HOUR + MINUTE):
+        calendar.now = BEGIN + shown
+        calendar.look(schedule)
+    assert calendar.names() == ["早 2026-03-01 13:00"]
+    calendar.now = BEGIN
+    for is_active in (False, True):
+        calendar.wf.update_schedule(schedule, is_active=is_active)
+    calendar.expect(next_at=BEGIN + HOUR + DAY)
+
+
+def test_create_nothing_of_a_flow_that_cannot_have_jobs(calendar: Calendar) -> None:
+    """A flow that was retired, or lost its tasks, stops the schedule; the worker may rest."""
+    schedule = calendar.schedule("0 13 * * *")
+    for number, change in enumerate(({"is_active": False}, {"is_active": True, "steps": []}), 1):
+        calendar.now = BEGIN + HOUR + number * DAY
+        calendar.wf.update_flow(calendar.flow, **change)
+        calendar.look(schedule)
+        calendar.expect(is_active=False, next_at=None, n_created=0)
+        calendar.wf.update_schedule(schedule, is_active=True)
+
+
+def test_delete_flow_with_a_schedule(calendar: Calendar) -> None:
+    """An active schedule uses its flow; one that was stopped goes with it."""
+    schedule = calendar.schedule(EARLY)
+    with pytest.raises(gwf.InUse, match="schedule 1 '早'"):
+        calendar.wf.delete_flow(calendar.flow)
+    calendar.wf.update_schedule(schedule, is_active=False)
+    calendar.wf.delete_flow(calendar.flow)
+    assert calendar.wf.schedules().empty
+
+
+def test_create_nothing_of_a_flow_that_was_deleted(calendar: Calendar) -> None:
+    """The schedule is gone with its flow, and a worker that found it before learns that."""
+    schedule = calendar.schedule("0 13 * * *")
+    calendar.wf.update_schedule(schedule, is_active=False)
+    calendar.wf.delete_flow(calendar.flow)
+    calendar.now += HOUR
+    calendar.look(schedule)
+    with pytest.raises(gwf.ScheduleNotFound):
+        calendar.create_due(schedule)
+    with pytest.raises(gwf.ScheduleNotFound):
+        calendar.wf.update_schedule(schedule, is_active=True)
 
 
 @pytest.mark.parametrize(
-    ("cron", "tz", "begin", "wanted"),
+    ("cron", "options"),
     [
-        ("30 2 * * *", "Europe/Berlin", "2026-03-28 12:00", "03-29 01:00, 03-30 00:30"),
-        ("30 2 * * *", "Europe/Berlin", "2026-10-24 12:00", "10-25 00:30, 10-26 01:30"),
-        ("0 * * * *", "Europe/Berlin", "2026-10-25 00:00", "10-25 01:00, 10-25 02:00"),
-        ("0 * * * *", "Europe/Berlin", "2026-03-29 00:00", "03-29 01:00, 03-29 02:00"),
-        ("30 2 * * *", "America/New_York", "2026-03-07 12:00", "03-08 07:00, 03-09 06:30"),
-        ("30 1 * * *", "America/New_York", "2026-10-31 12:00", "11-01 05:30, 11-02 06:30"),
-        ("0 9 * * *", "America/New_York", "2026-03-06 15:00", "03-07 14:00, 03-08 13:00"),
-        ("0 0 L * *", "UTC", "2026-01-31 00:00", "02-28 00:00, 03-31 00:00"),
-        ("0 0 L 2 *", "UTC", "2027-12-31 00:00", "02-29 00:00, 02-28 00:00"),
-        ("0 0 29 2 *", "UTC", "2026-01-01 00:00", "02-29 00:00, 02-29 00:00"),
-        ("0 9 * * MON#1", "UTC", "2026-03-02 09:00", "04-06 09:00, 05-04 09:00"),
-    ],
+        (cron, {})
+        for cron in ("", "7", "@daily", "0 0 7 * * 1", "60 * * * *", "0 0 30 2 *", "L " * 5)
+    ]
+    + [("* * * * *", {"tz": tz}) for tz in ("", "Mars/Base", "../etc", "Europe", "+08:00")]
+    + [("* * * * *", {"catch_up": value}) for value in ("", "None", "ALL", None)]
+    + [("* * * * *", {"job_name": value}) for value in ("", "x" * 84, 7)]
+    + [("* * * * *", {"context": value}) for value in ({1: 2}, {"x": object()}, "x")],
 )
-def test_find_the_next_instants(cron: str, tz: str, begin: str, wanted: str) -> None:
-    """Summer time, the last day of a month and the leap day, as Debian's cron has them; in UTC."""
-    first = next_instant(cron, ZoneInfo(tz), utc(begin))
-    second = next_instant(cron, ZoneInfo(tz), first)
-    assert f"{first:%m-%d %H:%M}, {second:%m-%d %H:%M}" == wanted
-    assert utc(begin) < first < second
-
-
-def test_find_the_next_leap_day_past_2100() -> None:
-    after = next_instant("0 0 29 2 *", ZoneInfo("UTC"), utc("2096-03-01"))
-    assert after == utc("2104-02-29")
-
-
-@pytest.mark.parametrize(
-    ("tz", "cron", "after", "wanted"),
-    [
-        ("Europe/Berlin", "30 2 * * *", "2026-10-25 01:15", "2026-10-26 01:30"),
-        ("America/New_York", "30 1 * * *", "2026-11-01 06:15", "2026-11-02 06:30"),
-    ],
-)
-def test_find_an_instant_after_the_repeated_hour_began(
-    tz: str, cron: str, after: str, wanted: str
+def test_schedule_of_what_makes_no_sense(
+    calendar: Calendar, cron: str, options: dict[str, Any]
 ) -> None:
-    """Its first pass is over, so the next one is tomorrow's: never an instant that has passed."""
+    """It is refused at once, an instant that never comes too, and nothing is stored."""
+    with pytest.raises(gwf.Invalid):
+        calendar.schedule(cron, **options)
+    assert calendar.wf.schedules().empty
+
+
+def test_schedule_by_or_of_those_who_may_not(calendar: Calendar) -> None:
+    """An unknown or retired flow, an unknown or deactivated user: as for a job."""
+    with pytest.raises(gwf.FlowNotFound):
+        calendar.wf.schedule(99, EARLY)
+    calendar.wf.users.deactivate(calendar.wf.users.add("ann"))
+    with pytest.raises(gwf.UserNotFound):
+        calendar.schedule(EARLY, operator="bob")
+    with pytest.raises(gwf.NotAllowed):
+        calendar.schedule(EARLY, operator="ann")
+    calendar.wf.update_flow(calendar.flow, is_active=False)
+    with pytest.raises(gwf.Conflict, match="not active"):
+        calendar.schedule(EARLY)
+
+
+def test_schedule_of_a_long_name_leaves_room_for_the_time(calendar: Calendar) -> None:
+    """83 characters are the most; of a longer name of a flow 80 are used."""
+    calendar.flow = calendar.wf.update_flow(calendar.flow, name="流" * 100)
+    calendar.look(calendar.schedule("0 13 * * *", job_name="程" * 83))
+    calendar.schedule("0 13 * * *")
+    calendar.now += HOUR
+    calendar.look(calendar.schedule(EARLY))
+    wanted = [f"{name} 2026-03-01 13:00" for name in ("程" * 83, "流" * 80)]
+    assert sorted(calendar.names()) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("cron", "tz", "after", "wanted"),
+    [
+        ("0 * * * *", "Europe/Berlin", "2026-10-25 00:00", "2026-10-25 01:00"),
+        ("0 * * * *", "Europe/Berlin", "2026-03-29 00:59", "2026-03-29 01:00"),
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25 00:30", "2026-10-26 01:30"),
+        # the first pass of the repeated hour is over
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25 01:15", "2026-10-26 01:30"),
+        ("30 1 * * *", "America/New_York", "2026-11-01 06:15", "2026-11-02 06:30"),
+        ("30 1 * * *", "America/New_York", "2026-11-01 05:15", "2026-11-01 05:30"),
+        ("30 2 * * *", "America/New_York", "2026-03-07 12:00", "2026-03-08 07:00"),
+        ("30 2 * * *", "America/New_York", "2026-03-08 07:00", "2026-03-09 06:30"),
+        ("0 0 L * *", "UTC", "2026-01-31 00:00", "2026-02-28 00:00"),
+        ("0 0 L * *", "UTC", "2028-01-31 00:00", "2028-02-29 00:00"),
+        ("0 0 29 2 *", "UTC", "2026-01-01 00:00", "2028-02-29 00:00"),
+        ("0 0 29 2 *", "UTC", "2096-02-29 00:00", "2104-02-29 00:00"),
+    ],
+)
+def test_find_the_next_instant(cron: str, tz: str, after: str, wanted: str) -> None:
+    """Summer time, the last day of a month and the leap day, as Debian's cron has them; in UTC."""
     assert next_instant(cron, ZoneInfo(tz), utc(after)) == utc(wanted)
 
 
-CRONS = (EARLY, "30 2 * * *", "0,30 1-3 * * *", "*/7 * * * *", "0 0 L * *", "0 12 29 2 *")
-ZONES = ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "UTC")
-
-
 @given(
-    st.sampled_from(CRONS),
-    st.sampled_from(ZONES),
-    st.datetimes(datetime(2025, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001 - the strategy adds UTC
+    st.sampled_from((EARLY, "30 2 * * *", "0,30 1-3 * * *", "*/7 * * * *", "0 0 L * *")),
+    st.sampled_from(("Asia/Shanghai", "Europe/Berlin", "America/New_York", "UTC")),
+    st.datetimes(datetime(2025, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - the strategy adds the zone
 )
-def test_find_the_next_instant_in_the_future(cron: str, tz: str, at: datetime) -> None:
-    """It is a whole minute that lies strictly after, and in order; nothing lies between."""
-    zone, after = ZoneInfo(tz), at.replace(tzinfo=UTC)
+def test_find_the_next_instant_in_the_future(cron: str, tz: str, after: datetime) -> None:
+    """It is a whole minute strictly after, each time anew, and none lies between."""
     instants = [after]
     for _ in range(4):
-        instants.append(next_instant(cron, zone, instants[-1]))
+        instants.append(next_instant(cron, ZoneInfo(tz), instants[-1]))
     for earlier, later in pairwise(instants):
         assert earlier < later
         assert (later.second, later.microsecond) == (0, 0)
-        assert next_instant(cron, zone, earlier + (later - earlier) / 2) == later
+        between = earlier + (later - earlier) / 2
+        assert next_instant(cron, ZoneInfo(tz), between) == later
