@@ -21,8 +21,14 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed-test    ## measure side by side, print one table
+bench: $(VENV)/installed-test .venv-dbos/installed .venv-prefect/installed ## measure side by side
 	cd tests && ../$(BIN)/python -m benchmarks
+
+# What is compared needs other versions of the same packages, so each lives by itself.
+.venv-%/installed:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip --disable-pip-version-check --quiet install $*
+	touch $@
 
 $(VENV)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,4 +45,4 @@ $(VENV)/installed-test: $(VENV)/installed tests/servers/install.sh
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo dist build
+	rm -rf $(VENV) .venv-dbos .venv-prefect demo dist build

@@ -18,7 +18,7 @@ from pathlib import Path
 from servers import running
 
 import gwf
-from benchmarks import by_hand
+from benchmarks import by_hand, steps
 
 ROUNDS = 9
 N_JOBS = 10_000
@@ -117,11 +117,32 @@ def _imports() -> Line:
     return Line("import gwf (whole process)", mine, other, 1 / 1.3, "/s", "import sqlalchemy")
 
 
+def _steps(folder: Path) -> list[Line]:
+    rounds = range(steps.ROUNDS)
+    work = "ten steps by one worker, sqlite FULL"
+    ours, dbos = steps.median_of_ratios(
+        [(steps.gwf_rate(folder, n), steps.dbos_rate(folder, n)) for n in rounds]
+    )
+    also_ours, prefect = steps.median_of_ratios(
+        [(steps.gwf_rate(folder, 100 + n), steps.prefect_rate(folder, n)) for n in range(2)]
+    )
+    return [
+        Line(work, ours, dbos, 2.0, "steps/s", "DBOS Transact, SQLite"),
+        Line(work, also_ours, prefect, 100.0, "steps/s", "Prefect, SQLite"),
+    ]
+
+
+def _two_workers(url: str) -> Line:
+    pairs = [(steps.workers_rate(url, 2), steps.workers_rate(url, 1)) for _ in range(steps.ROUNDS)]
+    two, one = steps.median_of_ratios(pairs)
+    return Line("two workers, mariadb", two, one, 1.6, "steps/s", "one worker")
+
+
 def main() -> None:
     """Measure everything and print the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        lines = [_imports()]
+        lines = [_imports(), *_steps(folder)]
         with gwf.connect(f"sqlite:///{folder}/gwf.db") as wf:
             hand = by_hand.SqliteByHand(folder / "hand.db", folder / "gwf.db")
             lines.append(_transitions(wf, hand, "sqlite3 FULL", 0.4))
@@ -133,6 +154,7 @@ def main() -> None:
                 reading = by_hand.ReadingByHand(url)
                 lines.append(_transitions(wf, reading, "PyMySQL that reads first", None))
                 lines.append(_creation(wf, hand))
+            lines.append(_two_workers(url))
             running.drop_database(server, "gwf_bench")
     print(f"{'work':36}{'gwf':>10}{'other':>10}{'ratio':>8}{'target':>8}  unit     against")
     for line in lines:
