@@ -31,8 +31,8 @@ def old(databases: Any) -> Iterator[Database]:
             f"INSERT INTO flows VALUES (1, 'F', NULL, '1.0.0', 1, 20, NULL, '{now}', '{now}')",
             "INSERT INTO jobs (id, flow_id, flow_name, flow_version, job_name, status, "
             "current_task_seq, n_tasks, n_done, n_rollbacks, max_rollbacks, created_at, "
-            f"elapsed_us, updated_at) VALUES (1, 1, 'F', '1.0.0', 'J', 'running', 1, 4, 0, 0, 20, '{now}', 0, "
-            f"'{now}')",
+            "elapsed_us, updated_at) VALUES "
+            f"(1, 1, 'F', '1.0.0', 'J', 'running', 1, 4, 0, 0, 20, '{now}', 0, '{now}')",
         ):
             conn.exec_driver_sql(statement)
         for number, config in enumerate(CONFIGS.values(), start=1):
@@ -47,8 +47,8 @@ def old(databases: Any) -> Iterator[Database]:
             conn.execute(
                 sa.text(
                     "INSERT INTO job_tasks (id, job_id, flow_task_id, task_id, sequence, "
-                    "task_name, task_type, config, is_optional, allow_rollback, status, attempt, is_skipped, "
-                    "ready_at, created_at, updated_at) VALUES (:id, 1, :id, :id, 1, 't', "
+                    "task_name, task_type, config, is_optional, allow_rollback, status, "
+                    "attempt, is_skipped, ready_at, created_at, updated_at) VALUES (:id, 1, :id, :id, 1, 't', "
                     "'automated', :config, 0, 1, 'pending', 1, 0, :now, :now, :now)"
                 ),
                 values,
