@@ -55,13 +55,11 @@ def carry_out(order: Order) -> Outcome:
     context = order.context
     try:
         arguments = order.executor.rendered(order.arguments, _names(context))
-    except Invalid as error:
-        return _failure(context, CONFIG_INVALID, str(error))
-    try:
         result = order.executor.execute(arguments, context)
-        return Outcome(_without_secrets(context, checked_json("result", result)))
+        hidden = _without_secrets(context, checked_json("result", result))
+        return Outcome(checked_json("result", hidden))
     except ExecutionFailed as error:
-        return _failure(context, error.code, str(error))
+        return _failure(context, context.redacted(error.code), str(error))
     except Invalid as error:
         code = RESULT_INVALID if error.what.endswith("result") else CONFIG_INVALID
         return _failure(context, code, str(error))
@@ -81,22 +79,28 @@ def _names(context: ExecutionContext) -> dict[str, Any]:
 
 
 def _failure(context: ExecutionContext, code: str, message: str) -> Outcome:
-    shown = context.redacted(message).strip() or code
+    shown = _storable(context.redacted(message).strip() or code)
     if len(shown) > MAX_TEXT:
         half = MAX_TEXT // 2 - 20
         shown = f"{shown[:half]}\n… left out …\n{shown[-half:]}"
-    storable = shown.encode(errors="backslashreplace").decode()
-    return Outcome(error_code=code[:_LONGEST_CODE], error_message=storable)
+    return Outcome(error_code=_storable(code)[:_LONGEST_CODE], error_message=shown)
+
+
+def _storable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _without_secrets(context: ExecutionContext, value: Any) -> Any:
     if isinstance(value, str):
         return context.redacted(value)
-    if isinstance(value, dict):
-        return {context.redacted(key): _without_secrets(context, one) for key, one in value.items()}
     if isinstance(value, list):
         return [_without_secrets(context, one) for one in value]
-    return value
+    if not isinstance(value, dict):
+        return value
+    hidden = {context.redacted(key): _without_secrets(context, one) for key, one in value.items()}
+    if len(hidden) < len(value):
+        raise Invalid("result", "with secrets as keys", expected="keys that differ without them")
+    return hidden
 
 
 def _said(error: BaseException) -> str:

@@ -1,34 +1,43 @@
 """Render the templates in the config of an automated task: ``{"job": "{{ job.id }}"}``.
 
-The language is Jinja2 in its immutable sandbox; an unknown name is an error, never an empty text.
-A text that is one expression and nothing else keeps the type of its value, so ``"{{ job.id }}"``
-is a number; any other text stays text. What a value holds is never rendered itself, so data cannot
-become a template.
+The language is Jinja2 in its immutable sandbox: expressions, ``{% if %}`` and ``{% raw %}``. An
+unknown name is an error, never an empty text. A text that is one expression and nothing else keeps
+the type of its value, so ``"{{ job.id }}"`` is a number; any other text stays text. What a value
+holds is never rendered itself, so data cannot become a template. ``context.items`` is the value of
+that key, not a method.
 
-Why bounds besides the sandbox: it keeps a template from the rest of Python, not from a text of
-ten thousand million characters. How long a loop may run is left to whoever writes configs.
+Why no loops, variables, macros and padding: the sandbox keeps a template from the rest of Python,
+not from a text of ten thousand million characters; without them no template makes one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gwf.errors import Invalid
+from gwf.limits import checked_json
 
-#: Characters of a template, and of what it may become.
+#: Characters of a template, and of what a part of it may become.
 MAX_TEMPLATE = 100_000
 MAX_RENDERED = 1_000_000
 
 IsLiteral = Callable[[str, Any], bool]
 
-
-_PADDING = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "zfill"})
+#: Methods and filters that make a large value out of small ones, and globals that do.
+_GROWING_METHODS = frozenset(
+    {"center", "encode", "expandtabs", "format", "format_map", "join", "ljust", "replace"}
+    | {"rjust", "to_bytes", "translate", "zfill"}
+)
+_GROWING_FILTERS = ("batch", "center", "format", "indent", "replace", "slice", "wordwrap")
+_GLOBALS = ("cycler", "joiner", "lipsum", "namespace", "range")
+_STATEMENTS = (nodes.Template, nodes.Output, nodes.If)
 
 
 class _Bounded(ImmutableSandboxedEnvironment):
@@ -36,9 +45,15 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return the value of a key before a method of that name."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Refuse the methods of a text that pad it."""
-        return attr not in _PADDING and super().is_safe_attribute(obj, attr, value)
+        """Refuse the methods that make a text longer."""
+        return attr not in _GROWING_METHODS and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> None:
         """Leave ``str.format`` to ``is_safe_attribute``, which refuses it."""
@@ -54,9 +69,19 @@ class _Bounded(ImmutableSandboxedEnvironment):
 
 @cache
 def _environment() -> _Bounded:
-    environment = _Bounded(undefined=StrictUndefined, autoescape=False)
-    for name in ("center", "indent", "format"):
-        environment.filters.pop(name)  # they pad without a bound
+    environment = _Bounded(
+        undefined=StrictUndefined,
+        autoescape=False,
+        finalize=_plain,
+        keep_trailing_newline=True,
+        comment_start_string="\0{#",  # there are no comments: {# is text like any other
+        comment_end_string="#}\0",
+    )
+    for name in _GROWING_FILTERS:
+        environment.filters.pop(name)
+    for name in _GLOBALS:
+        environment.globals.pop(name)
+    environment.filters.update(join=_join, tojson=_as_json)
     return environment
 
 
@@ -78,7 +103,7 @@ def render(
     Raises
     ------
     Invalid
-        A template that does not parse, uses an unknown name, or becomes too large.
+        A template that does not parse, uses an unknown name, or becomes too large or no JSON.
     """
     return {
         key: value if is_literal(key, value) else _rendered(key, value, names)
@@ -127,14 +152,9 @@ def _rendered(key: str, value: Any, names: Mapping[str, Any]) -> Any:
         return value
     template = _compiled(key, value)
     try:
-        rendered = template(**names)
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return _bounded(template(**names))
+    except Exception as error:  # whatever a template makes Python raise
         raise Invalid(key, value, expected=f"{_said(error)} in the template") from None
-    if isinstance(rendered, StrictUndefined):
-        raise Invalid(key, value, expected="a name that the job knows")
-    if isinstance(rendered, str) and len(rendered) > MAX_RENDERED:
-        raise Invalid(key, value, expected=f"at most {MAX_RENDERED:,} characters when rendered")
-    return rendered
 
 
 def _compiled(key: str, text: str) -> Callable[..., Any]:
@@ -144,7 +164,7 @@ def _compiled(key: str, text: str) -> Callable[..., Any]:
         )
     try:
         return _template(text)
-    except TemplateError as error:
+    except Exception as error:  # Python's own compiler has limits too
         raise Invalid(
             key, text, expected=f"{_said(error)}; {{% raw %}} keeps braces as they are"
         ) from None
@@ -153,6 +173,10 @@ def _compiled(key: str, text: str) -> Callable[..., Any]:
 @lru_cache(maxsize=1000)
 def _template(text: str) -> Callable[..., Any]:
     """Return what renders a text; one that is an expression alone gives its value."""
+    for statement in _environment().parse(text).find_all(nodes.Stmt):
+        if not isinstance(statement, _STATEMENTS):
+            kind = type(statement).__name__.lower()
+            raise SecurityError(f"{kind!r} is no part of a config; expressions and if are")
     expression = _only_expression(text)
     if expression is not None:
         return _environment().compile_expression(expression, undefined_to_none=False)
@@ -170,6 +194,33 @@ def _only_expression(text: str) -> str | None:
     return "".join(value for _, _, value in tokens[1:-1])
 
 
+def _bounded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return _plain(value)
+    if len(value) > MAX_RENDERED:
+        raise SecurityError(f"{len(value):,} characters, at most {MAX_RENDERED:,} are allowed")
+    value.encode()  # half a character is refused
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return what a part of a text becomes; an unknown name within it is found here."""
+    return checked_json("value of the template", value)
+
+
+def _join(values: Iterable[Any], by: str = "") -> str:
+    """Join texts, as long as that stays small."""
+    texts = [str(_plain(value)) for value in values]
+    if sum(map(len, texts)) + len(texts) * len(by) > MAX_RENDERED:
+        raise SecurityError(f"join makes at most {MAX_RENDERED:,} characters")
+    return by.join(texts)
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
 def _said(error: Exception) -> str:
     said = str(error) or type(error).__name__
-    return said if isinstance(error, TemplateError) else f"{type(error).__name__}: {said}"
+    is_plain = isinstance(error, TemplateError | Invalid)
+    return said if is_plain else f"{type(error).__name__}: {said}"

@@ -24,31 +24,40 @@ class DaemonThreads(Executor):
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._n_threads = 0
+        self._is_shut = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begin the call, and return its future."""
+        if self._is_shut:
+            raise RuntimeError("cannot submit after shutdown")
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        self._calls.put((future, fn, args, kwargs))
         if not self._idle.acquire(blocking=False):
-            self._n_threads += 1
             threading.Thread(target=self._run, name="gwf task", daemon=True).start()
+            self._n_threads += 1
+        self._calls.put((future, fn, args, kwargs))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after their calls; nothing waits for them."""
+        self._is_shut = True
         for _ in range(self._n_threads):
             self._calls.put(None)
         self._n_threads = 0
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
-            future, fn, args, kwargs = call
-            try:
-                answer = fn(*args, **kwargs)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(answer)
-            del call, future, fn, args, kwargs  # an idle thread keeps nothing alive
+            _carry_out(*call)
+            del call  # an idle thread keeps nothing alive
             self._idle.release()
+
+
+def _carry_out(
+    future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    try:
+        answer = fn(*args, **kwargs)
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)

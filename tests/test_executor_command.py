@@ -153,7 +153,7 @@ def test_execute_what_does_not_start(tmp_path: Path) -> None:
         {"command": ""},
         {"command": []},
         {"command": [""]},
-        {"command": ["a", 5]},
+        {"command": ["a", None]},
         {"command": 5},
         {"command": "echo 'open"},
         {"command": "a\0b"},

@@ -48,8 +48,9 @@ def old(databases: Any) -> Iterator[Database]:
                 sa.text(
                     "INSERT INTO job_tasks (id, job_id, flow_task_id, task_id, sequence, "
                     "task_name, task_type, config, is_optional, allow_rollback, status, "
-                    "attempt, is_skipped, ready_at, created_at, updated_at) VALUES (:id, 1, :id, :id, 1, 't', "
-                    "'automated', :config, 0, 1, 'pending', 1, 0, :now, :now, :now)"
+                    "attempt, is_skipped, ready_at, created_at, updated_at) "
+                    "VALUES (:id, 1, :id, :id, 1, 't', 'automated', :config, 0, 1, 'pending', "
+                    "1, 0, :now, :now, :now)"
                 ),
                 values,
             )

@@ -134,10 +134,15 @@ def test_submit_of_what_cannot_be_called(pool: DaemonThreads) -> None:
     assert isinstance(pool.submit(7).exception(LONG_S), TypeError)  # type: ignore[arg-type]  # meant
 
 
-def test_cancel_comes_too_late(pool: DaemonThreads) -> None:
-    """A call begins at once, so its future is running from the start."""
-    leave = threading.Event()
-    future = pool.submit(leave.wait, LONG_S)
+def test_cancel_comes_too_late_for_a_call_that_runs(pool: DaemonThreads) -> None:
+    began, leave = threading.Event(), threading.Event()
+
+    def call() -> bool:
+        began.set()
+        return leave.wait(LONG_S)
+
+    future = pool.submit(call)
+    assert began.wait(LONG_S)
     assert future.running()
     assert not future.cancel()
     leave.set()

@@ -30,7 +30,7 @@ from gwf.limits import (
 )
 from gwf.model import MAX_ROLLBACKS, FlowRecord, Position, TaskRecord, TaskType
 from gwf.statements import Statement
-from gwf.tables import flow_tasks, flows, job_tasks, jobs, tasks
+from gwf.tables import flow_tasks, flows, job_tasks, jobs, schedules, tasks
 
 #: How many users an InUse error names before it only counts.
 _NAMED = 5
@@ -214,7 +214,10 @@ def delete_flow(conn: Connection, flow_id: int) -> None:
         raise FlowNotFound(flow_id)
     flow = FlowRecord.from_row(rows[0])
     of_jobs = sa.select(jobs.c.id, jobs.c.job_name).where(jobs.c.flow_id == flow_id)
-    _expect_unused(conn, f"flow {flow_id} {flow.name!r}", job=of_jobs)
+    of_schedules = sa.select(schedules.c.id, schedules.c.job_name).where(
+        schedules.c.flow_id == flow_id, schedules.c.is_active
+    )
+    _expect_unused(conn, f"flow {flow_id} {flow.name!r}", job=of_jobs, schedule=of_schedules)
     conn.execute(flow_tasks.delete().where(flow_tasks.c.flow_id == flow_id))
     conn.execute(flows.delete().where(flows.c.id == flow_id))
 

@@ -12,7 +12,7 @@ creates the job. Whoever comes second finds ``next_at`` in the future.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
@@ -82,6 +82,7 @@ def add_schedule(
     named = NewJob(flow.name[:80] if job_name is None else job_name, context or {}).checked()
     _expect_room_for_instant(named.name)
     actor = directory.identify(conn, call.operator, open_mode=not directory.holds_anybody(conn))
+    directory.expect_active(actor)
     fields: dict[str, Any] = {
         "flow_id": flow_id,
         "job_name": named.name,
@@ -110,7 +111,10 @@ def set_active(conn: Connection, schedule_id: int, *, is_active: bool) -> Schedu
     """
     checked_flag("is_active", is_active)
     schedule, now = _locked(conn, schedule_id)
-    next_at = next_instant(schedule.cron, ZoneInfo(schedule.tz), now) if is_active else None
+    if schedule.is_active == is_active:
+        return schedule
+    after = max(now, schedule.last_at or now)
+    next_at = next_instant(schedule.cron, ZoneInfo(schedule.tz), after) if is_active else None
     return _moved(conn, schedule.replaced(is_active=is_active, next_at=next_at))
 
 
@@ -126,12 +130,15 @@ def create_due_jobs(conn: Connection, schedule_id: int) -> list[int]:
     schedule, now = _locked(conn, schedule_id)
     if not schedule.is_active or schedule.next_at is None or schedule.next_at > now:
         return []
-    flow = get_flow(conn, schedule.flow_id)
-    if not flow.is_active:
+    wanted, n_skipped, next_at = _due_instants(schedule, now)
+    is_retired = not get_flow(conn, schedule.flow_id).is_active
+    try:
+        job_ids = [] if is_retired else [_create(conn, schedule, instant) for instant in wanted]
+    except Conflict:  # its flow lost all its tasks
+        is_retired = True
+    if is_retired:
         _moved(conn, schedule.replaced(is_active=False, next_at=None))
         return []
-    wanted, n_skipped, next_at = _due_instants(schedule, now)
-    job_ids = [_create(conn, schedule, instant) for instant in wanted]
     _moved(
         conn,
         schedule.replaced(
@@ -178,7 +185,8 @@ def checked_zone(value: object) -> ZoneInfo:
 
 def next_instant(cron: str, zone: ZoneInfo, after: datetime) -> datetime:
     """Return the first instant of the expression that lies after this one, in UTC."""
-    found: datetime = next(CronSim(cron, after.astimezone(zone)))
+    instants = (one.astimezone(UTC) for one in CronSim(cron, after.astimezone(zone)))
+    found = next(one for one in instants if one > after)
     return found.astimezone(after.tzinfo)
 
 
@@ -191,17 +199,16 @@ def _due_instants(
     instant = schedule.next_at
     assert instant is not None  # noqa: S101 - it is due
     n_skipped = 0
-    while instant <= now:
-        passed.append(instant)
-        if schedule.catch_up == "all" and len(passed) == MAX_CAUGHT_UP:
-            return passed, 0, next_instant(schedule.cron, zone, instant)
-        if schedule.catch_up != "all" and len(passed) > 1:
-            del passed[0]
+    missed_before = now - timedelta(seconds=MISSED_AFTER_S)
+    while instant <= now and len(passed) < MAX_CAUGHT_UP:
+        following = next_instant(schedule.cron, zone, instant)
+        is_missed = instant < missed_before
+        passes = schedule.catch_up == "skip" or (schedule.catch_up == "latest" and following <= now)
+        if is_missed and passes:
             n_skipped += 1
-        instant = next_instant(schedule.cron, zone, instant)
-    is_missed = now - passed[-1] > timedelta(seconds=MISSED_AFTER_S)
-    if schedule.catch_up == "skip" and is_missed:
-        return [], n_skipped + 1, instant
+        else:
+            passed.append(instant)
+        instant = following
     return passed, n_skipped, instant
 
 

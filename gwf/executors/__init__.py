@@ -20,16 +20,19 @@ executor may need packages that most do not have.
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from types import ModuleType
+from importlib.metadata import EntryPoint, entry_points
+from types import FunctionType, ModuleType
 from typing import Any
 
 from gwf import templates
 from gwf.errors import Invalid
 from gwf.execution import ExecutionContext, Work
+
+logger = logging.getLogger(__name__)
 
 Execute = Callable[[Mapping[str, Any], ExecutionContext], Any]
 GROUP = "gwf.executors"
@@ -81,9 +84,15 @@ class Executor:
 
 
 def named(name: str) -> Executor | None:
-    """Return the executor of this name, or None; an entry point goes before a file."""
+    """Return the executor of this name, or None; an entry point goes before a file.
+
+    Raises
+    ------
+    Invalid
+        An entry point of this name cannot be loaded, or is no executor.
+    """
     for entry in entry_points(group=GROUP, name=name):
-        return _executor(name, entry.load(), source=f"entry point {entry.value}")
+        return _loaded(entry)
     if name in built_in():
         return _executor(name, importlib.import_module(f"{__name__}.{name}"), source="built in")
     return None
@@ -92,8 +101,15 @@ def named(name: str) -> Executor | None:
 def available() -> list[Executor]:
     """Return every executor that is installed here, by name."""
     names = {*built_in(), *(entry.name for entry in entry_points(group=GROUP))}
-    found = (named(name) for name in sorted(names))
-    return [executor for executor in found if executor is not None]
+    found = []
+    for name in sorted(names):
+        try:
+            executor = named(name)
+        except Invalid as error:
+            logger.warning("%s", error)
+        else:
+            found += [] if executor is None else [executor]
+    return found
 
 
 def built_in() -> tuple[str, ...]:
@@ -128,13 +144,25 @@ def expect_runnable(work: Work) -> None:
         executor.expect_valid(work.arguments)
 
 
+def _loaded(entry: EntryPoint) -> Executor:
+    source = f"entry point {entry.value}"
+    try:
+        executor = _executor(entry.name, entry.load(), source=source)
+    except Exception as error:  # whatever a package does when it is imported
+        reason = f"{source} cannot be loaded: {type(error).__name__}: {error}"
+        raise Invalid("executor", entry.name, expected=reason) from error
+    if not callable(executor.execute):
+        reason = f"{source} is neither a function nor has it one named execute"
+        raise Invalid("executor", entry.name, expected=reason)
+    return executor
+
+
 def _executor(name: str, found: Any, *, source: str) -> Executor:
-    said = (found.__doc__ or "").strip()
+    is_described = isinstance(found, ModuleType | FunctionType) or hasattr(found, "execute")
+    said = ((found.__doc__ if is_described else None) or "").strip()
     return Executor(
         name=name,
-        execute=found.execute
-        if isinstance(found, ModuleType)
-        else getattr(found, "execute", found),
+        execute=found if isinstance(found, FunctionType) else getattr(found, "execute", found),
         source=source,
         summary=said.splitlines()[0] if said else "",
         check=getattr(found, "check", None),
