@@ -125,12 +125,18 @@ class Worker:
         )
 
     def run(self) -> None:
-        """Work until the source is exhausted or ``stop`` was called and all has ended."""
+        """Work until the source is exhausted or ``stop`` was called and all has ended.
+
+        An interrupt, such as that of a notebook, gives back what runs before it goes on.
+        """
         self._thread = threading.get_ident()
         self._db.after_commit.append(self._wake)
         try:
-            while not self._is_over():
-                self._turn()
+            self._work()
+        except KeyboardInterrupt:
+            self.stop(0.0)
+            self._work()
+            raise
         finally:
             self._db.after_commit.remove(self._wake)
             self._threads.shutdown()
@@ -149,6 +155,10 @@ class Worker:
     def health(self) -> WorkerRecord:
         """Return what the worker says of itself: its state, what it may run, its counters."""
         return replace(self._said, n_running=len(self._running))
+
+    def _work(self) -> None:
+        while not self._is_over():
+            self._turn()
 
     def _turn(self) -> None:
         """Wait for something to do, and do all of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -373,6 +374,22 @@ def test_stop_gives_back_what_does_not_end(wf: gwf.Client) -> None:
     assert attempts["status"].tolist() == ["failed", "pending"]
     assert attempts["error_code"].tolist()[0] == "given_back"
     assert job.status == "running"
+
+
+def test_interrupt_gives_back_what_runs(wf: gwf.Client) -> None:
+    """Stopping a cell leaves nothing running: the next ``wf.run`` begins it anew."""
+
+    @wf.executor("slow")
+    def slow(config: Any, context: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert context.given_up.wait(60)
+        raise gwf.ExecutionFailed("ended early", code="cancelled")
+
+    job = wf.create_job(flow_of(wf, {"executor": "slow"}), "J")
+    with pytest.raises(KeyboardInterrupt):
+        wf.run(job)
+    assert job.attempts()["error_code"].tolist()[0] == "given_back"
+    assert (job.status, job.task("a").status) == ("running", "pending")
 
 
 def test_stop_finishes_what_runs(wf: gwf.Client) -> None:
