@@ -7,6 +7,7 @@ notes for people: the published samples hold some.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -32,8 +33,6 @@ SHORTHANDS = {
     "python": "python",
 }
 HIDDEN = "•••"
-#: So many characters of a secret in a row are hidden where the rest of it was cut off.
-_TELLING = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +169,14 @@ class ExecutionContext(Mapping[str, Any]):
         return secret
 
     def redacted(self, text: str) -> str:
-        """Return the text without the secrets that were used (rule W8), quoted or cut ones too."""
-        forms = {form for secret in self._secrets for form in (secret, repr(secret)[1:-1])}
+        """Return the text without the secrets that were used (rule W8), quoted ones too."""
+        forms = {form for secret in self._secrets for form in _forms(secret)}
         for form in sorted(forms, key=len, reverse=True):
             text = text.replace(form, HIDDEN)
-            text = _without_beginning(text, form)
         return text
 
 
-def _without_beginning(text: str, secret: str) -> str:
-    """Hide the beginning of a long secret where a message was cut after it."""
-    beginning = secret[:_TELLING]
-    if len(beginning) < _TELLING:
-        return text
-    while (start := text.find(beginning)) >= 0:
-        end = start + _TELLING
-        while end < len(text) and text[start : end + 1] == secret[: end + 1 - start]:
-            end += 1
-        text = f"{text[:start]}{HIDDEN}{text[end:]}"
-    return text
+def _forms(secret: str) -> tuple[str, ...]:
+    """Return the secret as it stands, and as Python and JSON quote it."""
+    quoted = (repr(secret), json.dumps(secret), json.dumps(secret, ensure_ascii=False))
+    return (secret, *(one[1:-1] for one in quoted))

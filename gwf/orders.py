@@ -61,8 +61,11 @@ def carry_out(order: Order) -> Outcome:
     except ExecutionFailed as error:
         return _failure(context, context.redacted(error.code), str(error))
     except Invalid as error:
-        code = RESULT_INVALID if error.what.endswith("result") else CONFIG_INVALID
-        return _failure(context, code, str(error))
+        is_of_result = error.what == "result" or error.what.startswith(
+            ("key of result", "result of")
+        )
+        code = RESULT_INVALID if is_of_result else CONFIG_INVALID
+        return _failure(context, code, _refusal(context, error))
     except BaseException as error:  # whatever it is, a task must not end its worker
         logger.info("an executor raised", extra={"executor": order.executor.name})
         return _failure(context, type(error).__name__, _said(error))
@@ -84,6 +87,13 @@ def _failure(context: ExecutionContext, code: str, message: str) -> Outcome:
         half = MAX_TEXT // 2 - 20
         shown = f"{shown[:half]}\n… left out …\n{shown[-half:]}"
     return Outcome(error_code=_storable(code)[:_LONGEST_CODE], error_message=shown)
+
+
+def _refusal(context: ExecutionContext, error: Invalid) -> str:
+    """Return what a refusal says; it may have cut a secret, so that is hidden before."""
+    if not isinstance(error.value, str):
+        return str(error)
+    return str(Invalid(error.what, context.redacted(error.value), expected=error.expected))
 
 
 def _storable(text: str) -> str:

@@ -23,27 +23,30 @@ class DaemonThreads(Executor):
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
         self._n_threads = 0
         self._is_shut = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begin the call, and return its future."""
-        if self._is_shut:
-            raise RuntimeError("cannot submit after shutdown")
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        if not self._idle.acquire(blocking=False):
-            threading.Thread(target=self._run, name="gwf task", daemon=True).start()
-            self._n_threads += 1
-        self._calls.put((future, fn, args, kwargs))
+        with self._lock:
+            if self._is_shut:
+                raise RuntimeError("cannot submit after shutdown")
+            if not self._idle.acquire(blocking=False):
+                threading.Thread(target=self._run, name="gwf task", daemon=True).start()
+                self._n_threads += 1
+            self._calls.put((future, fn, args, kwargs))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads end after their calls; nothing waits for them."""
-        self._is_shut = True
-        for _ in range(self._n_threads):
-            self._calls.put(None)
-        self._n_threads = 0
+        with self._lock:
+            self._is_shut = True
+            for _ in range(self._n_threads):
+                self._calls.put(None)
+            self._n_threads = 0
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
