@@ -6,6 +6,7 @@ A missing server fails the run and says how to get it; nothing is skipped.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import sqlalchemy as sa
+from held import Held
 from servers import running
 
 import gwf
@@ -130,6 +132,14 @@ def wf(url: str) -> Iterator[gwf.Client]:
     yield client
     assert client.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     client.close()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    """Yield a named pipe that programs hold open for as long as they run."""
+    pipe = Held.at(tmp_path / "held")
+    yield pipe
+    os.close(pipe.reader)
 
 
 @pytest.fixture

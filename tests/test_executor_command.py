@@ -8,12 +8,11 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from held import Held
 
 import gwf
 from gwf import processes
@@ -24,34 +23,6 @@ from gwf.processes import MAX_OUTPUT
 
 def python(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Held]:
-    """Yield a named pipe that programs hold open for as long as they run."""
-    path = tmp_path / "held"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    yield Held(path, reader)
-    os.close(reader)
-
-
-@dataclass
-class Held:
-    """Read the ids that were written into the pipe, and see when nobody holds it any more."""
-
-    path: Path
-    reader: int
-    text: str = ""
-
-    def is_free(self) -> bool:
-        """Wait until every program that held the pipe is gone; give up after half a minute."""
-        while select.select([self.reader], [], [], 30)[0]:
-            data = os.read(self.reader, 1000)
-            if not data:
-                return True
-            self.text += data.decode()
-        return False
 
 
 def failure(config: dict[str, Any], **context: Any) -> gwf.ExecutionFailed:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import select
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from held import Held
 
 import gwf
 from gwf.execution import HIDDEN, ExecutionContext
@@ -69,35 +67,6 @@ class Notebooks:
 @pytest.fixture
 def notebooks(tmp_path: Path) -> Notebooks:
     return Notebooks(tmp_path)
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Held]:
-    """Yield a named pipe that processes hold open for as long as they run."""
-    path = tmp_path / "held"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    yield Held(path, reader)
-    os.close(reader)
-
-
-@dataclass
-class Held:
-    """See when processes begin to hold the pipe, and when nobody does any more."""
-
-    path: Path
-    reader: int
-
-    def has_begun(self) -> bool:
-        """Wait until somebody wrote into the pipe, or was the last to let go of it."""
-        return bool(select.select([self.reader], [], [], 30)[0])
-
-    def is_free(self) -> bool:
-        """Wait until everybody that held the pipe is gone; give up after half a minute."""
-        while self.has_begun():
-            if not os.read(self.reader, 1000):
-                return True
-        return False
 
 
 def test_execute_returns_the_last_value_and_keeps_the_notebook(notebooks: Notebooks) -> None:

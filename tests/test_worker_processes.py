@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Databases
+from held import Held
 from servers import running
 
 import gwf
@@ -225,34 +225,6 @@ def _wait_for_more(worker: Process) -> int:
     return 2
 
 
-class Held:
-    """See whether any program still holds a named pipe open."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path = path
-        self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-    def wait_for_text(self) -> str:
-        """Wait until somebody writes into it."""
-        assert select.select([self._reader], [], [], 60)[0]
-        return os.read(self._reader, 1000).decode()
-
-    def wait_until_free(self) -> None:
-        """Wait until everybody who held it is gone."""
-        while select.select([self._reader], [], [], 60)[0]:
-            if not os.read(self._reader, 1000):
-                os.close(self._reader)
-                return
-        raise AssertionError("somebody still holds it")
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Held:
-    """Return a pipe that programs hold while they run."""
-    return Held(tmp_path / "held")
-
-
 def command_worker(url: str, *options: str) -> subprocess.Popen[str]:
     """Start ``gwf worker`` for commands."""
     return subprocess.Popen(
@@ -286,14 +258,14 @@ def test_sigterm_lets_a_command_end(wf: gwf.Client, url: str, held: Held, tmp_pa
     os.mkfifo(gate)
     job = job_that_holds(wf, held, f"f.write('x'); f.flush(); print(open({str(gate)!r}).read())")
     worker = command_worker(url)
-    assert held.wait_for_text() == "x"
+    assert held.first_text() == "x"
     worker.send_signal(signal.SIGTERM)
     gate.write_text("the end")
     _, said = worker.communicate(timeout=60)
     assert worker.returncode == 0, said
     assert "1 completed" in said
     assert job.task("a").result["stdout"] == "the end\n"
-    held.wait_until_free()
+    assert held.is_free()
 
 
 @pytest.mark.parametrize("databases", ["sqlite", "mysql"], indirect=True)
@@ -301,11 +273,11 @@ def test_sigterm_without_grace_gives_back(wf: gwf.Client, url: str, held: Held) 
     """What does not end in time is ended, and another worker may take it at once."""
     job = job_that_holds(wf, held, "f.write('x'); f.flush(); signal.pause()")
     worker = command_worker(url, "--grace", "0")
-    assert held.wait_for_text() == "x"
+    assert held.first_text() == "x"
     worker.send_signal(signal.SIGTERM)
     _, said = worker.communicate(timeout=60)
     assert worker.returncode == 0, said
-    held.wait_until_free()
+    assert held.is_free()
     assert job.attempts()["error_code"].tolist()[0] == "given_back"
     assert job.task("a").status == "pending"
     assert "start gwf worker --allow command" in str(job.explain())
@@ -317,7 +289,7 @@ def test_second_sigterm_kills(wf: gwf.Client, url: str, held: Held) -> None:
     ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN); f.write('x'); f.flush()"
     job = job_that_holds(wf, held, f"{ignoring}; [signal.pause() for _ in iter(int, 1)]")
     worker = command_worker(url)
-    assert held.wait_for_text() == "x"
+    assert held.first_text() == "x"
     worker.send_signal(signal.SIGTERM)
     assert worker.stderr is not None
     for line in worker.stderr:
@@ -326,5 +298,5 @@ def test_second_sigterm_kills(wf: gwf.Client, url: str, held: Held) -> None:
     worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=60)
     assert worker.returncode == 128 + signal.SIGTERM
-    held.wait_until_free()
+    assert held.is_free()
     assert job.task("a").status == "running"
