@@ -376,6 +376,15 @@ def test_stop_gives_back_what_does_not_end(wf: gwf.Client) -> None:
     assert job.status == "running"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, also where whoever started the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_gives_back_what_runs(wf: gwf.Client) -> None:
     """Stopping a cell leaves nothing running: the next ``wf.run`` begins it anew."""
 
